@@ -1,0 +1,85 @@
+"""The command line: the commands, and what becomes of their errors. Each command is imported when it is called, so `--help` is instant.
+
+Exit codes: 0 done; 1 a run could not go on; 2 the user's mistake, said in a sentence; 130 interrupted, after saving.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any, NoReturn
+
+from cyclopts import App, CycloptsError
+
+from diffsteer import __version__
+from diffsteer.errors import Mistake, Stopped
+
+COMMANDS = {
+    "demo": "The story so far on built-in data: check, train, sample; pictures at the end.",
+    "check": "Read every picture and say what is odd; draw what the model will see.",
+    "train": "Train a model into a run folder, or go on with one.",
+    "sample": "Draw pictures with a model.",
+    "recipes": "List the recipes, or show one.",
+}
+
+app = App(
+    name="diffsteer",
+    version=__version__,
+    help="Turn a folder of pictures into an image diffusion model that obeys. Start with: diffsteer demo",
+    help_format="plaintext",
+    result_action="return_value",
+)
+for _name, _help in COMMANDS.items():
+    app.command(f"diffsteer.commands:{_name}", name=_name, help=_help)
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """The console script."""
+    words = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in words or bool(os.environ.get("DIFFSTEER_DEBUG"))
+    words = [word for word in words if word != "--debug"]
+    sys.exit(run(words, debug))
+
+
+def run(words: list[str], debug: bool = False) -> int:
+    """Runs a command line; the exit code. Errors that are the user's are said on stderr."""
+    try:
+        app(words or ["--help"], exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        return _said(_plainly(error), 2, error, debug)
+    except Mistake as error:
+        return _said(str(error), 2, error, debug)
+    except Stopped as error:
+        return _said(str(error), 1, error, debug)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`diffsteer ... | head`): nothing is wrong, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+def _said(sentence: str, code: int, error: BaseException, debug: bool) -> int:
+    if debug:
+        raise error
+    sys.stderr.write(f"diffsteer: {sentence}\n")
+    return code
+
+
+def _plainly(error: Any) -> str:
+    """A parsing error in our words: the first paragraph of what cyclopts says, and where help is."""
+    from pydantic import ValidationError
+
+    cause: Any = error.__cause__ or error.__context__
+    if isinstance(cause, ValidationError):
+        from diffsteer.config import explain
+
+        return explain(cause)
+    said = " ".join(str(error).split())
+    command = " ".join(error.command_chain) if getattr(error, "command_chain", None) else ""
+    return f"{said.rstrip('.')}. See diffsteer {command + ' ' if command else ''}--help."
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Every setting once: the command line's flags, the keys of YAML recipes, their defaults and help, and the saved settings come from here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from diffsteer.errors import Mistake
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds from `90s`, `20m`, `2h` (or a plain number of seconds)."""
+    if isinstance(value, int | float):
+        return float(value)
+    match = re.fullmatch(r"\s*([\d.]+)\s*([smh]?)\s*", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is no duration; write 90s, 20m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def parse_size(value: Any) -> Any:
+    """(height, width) from `32`, `32x48` or a pair."""
+    if value is None or isinstance(value, tuple | list):
+        return value
+    match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is no size; write 32 or HEIGHTxWIDTH, for example 32x48")
+    return (int(match[1]), int(match[2] or match[1]))
+
+
+def parse_list(value: Any) -> Any:
+    """A tuple from `64,128` or a sequence."""
+    return tuple(piece.strip() for piece in value.split(",") if piece.strip()) if isinstance(value, str) else value
+
+
+Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
+Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
+
+
+FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label"]
+
+
+class Settings(BaseModel):
+    """Frozen; an unknown key is refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataSettings(Settings):
+    """How pictures are read."""
+
+    size: Size = Field(None, description="Side, or HEIGHTxWIDTH; default: the data's own, up to 64.")
+    image_column: str | None = Field(None, description="Name of the picture column; default: found by type.")
+    label_column: str | None = Field(None, description="Name of the label column; default: found by type and name.")
+    caption_column: str | None = Field(None, description="Name of the caption column; default: found by type and name.")
+    split: str = Field("train", description="Which split of a data set that has several.")
+    background: str = Field("white", description="Colour that transparent pictures are laid on.")
+    skip_broken: bool = Field(False, description="Go on without unreadable pictures.")
+    streaming: Literal["auto", "on", "off"] = Field("auto", description="Read pictures as they are needed; auto: when memory is short.")
+
+
+class TrainSettings(DataSettings):
+    """Everything that decides a training run. The defaults are what `diffsteer train DATA --out RUN` does."""
+
+    data: str = Field(description="Built-in name, Hub id, folder of pictures, parquet file or data-set folder.")
+
+    # the model
+    network: Literal["unet", "basic", "conditional-unet"] = Field("unet", description="unet: diffusers' UNet2DModel.")
+    channels: Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)] = Field(
+        None, description="Channels of each level, for example 64,128,128; default: by picture size."
+    )
+    layers: int = Field(2, ge=1, description="Residual layers in each level.")
+    attention_levels: int = Field(1, ge=0, description="How many of the deepest levels have attention.")
+    head_dim: int = Field(32, ge=1, description="Width of an attention head.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the network.")
+    feed_time: bool = Field(True, description="Tell the network the time; --no-feed-time gives it 0 always.")
+    conditioning: Literal["none", "concat", "onehot", "add"] | None = Field(
+        None, description="How the network is told the label; default: add when the data has labels, else none."
+    )
+    class_emb_size: int = Field(4, ge=1, description="Length of the label vector for conditioning concat.")
+    label_dropout: float = Field(0.1, ge=0, lt=1, description="Share of labels left out, so that label guidance works; 0: no null class.")
+
+    # what it learns
+    process: Literal["cosine", "linear", "flow", "edm"] = Field("flow", description="The noise process.")
+    noise: Literal["gaussian", "uniform"] = Field("gaussian", description="Kind of noise; uniform goes with flow.")
+    prediction: Literal["x0", "eps", "v", "flow"] | None = Field(None, description="What the network predicts; default: flow, or v.")
+    pixel_range: Literal["signed", "unit"] = Field("signed", description="signed: [-1, 1]; unit: [0, 1], for prediction x0.")
+    times: Literal["uniform", "logit-normal", "edm"] | None = Field(
+        None, description="How training times are drawn; default: logit-normal for flow, edm for edm, else uniform."
+    )
+    min_snr: float | None = Field(None, gt=0, description="Min-SNR weighting with this gamma (5 is usual); eps, v and x0 only.")
+    flip: bool = Field(False, description="Mirror half of the pictures left to right.")
+
+    # the optimizer
+    batch_size: int = Field(128, ge=1, description="Pictures a micro-batch, over all processes.")
+    accumulate: int = Field(1, ge=1, description="Micro-batches an optimizer step.")
+    lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
+    optimizer: Literal["adam", "adamw"] = Field("adamw", description="The optimizer.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay (adamw).")
+    warmup: int = Field(100, ge=0, description="Optimizer steps over which the learning rate rises; at most a tenth of the run.")
+    decay: Literal["none", "linear", "cosine"] = Field("cosine", description="How the learning rate falls to 0 at the end.")
+    clip: float | None = Field(1.0, gt=0, description="Largest norm of the gradient; none: not clipped.")
+    last_batch: Literal["fill", "short"] = Field("fill", description="fill: a batch runs on into the next epoch; short: it ends with it.")
+    ema: bool = Field(True, description="Average the weights (EMA); the average is what is saved.")
+    ema_decay: float = Field(0.9999, gt=0, lt=1, description="Largest decay of the average; it warms up to it.")
+
+    # the machine
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="The network's arithmetic in training.")
+    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on a GPU, where there is a C++ compiler.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
+    processes: int = Field(1, ge=1, description="Processes on this machine, started through accelerate.")
+    seed: int = Field(0, ge=0, description="Decides order, noise, times, label dropout and first weights.")
+
+    # how long
+    budget: Seconds = Field(None, gt=0, description="Time for the whole command: 90s, 20m, 2h.")
+    epochs: int | None = Field(None, ge=1, description="Passes over the data.")
+    steps: int | None = Field(None, ge=1, description="Optimizer steps.")
+
+    # what is watched and kept
+    preview_every: int | None = Field(None, ge=1, description="Optimizer steps between previews; default: a tenth of the run.")
+    checkpoint_every: int | None = Field(None, ge=1, description="Optimizer steps between checkpoints; default: a tenth of the run.")
+    keep: int = Field(2, ge=1, description="Checkpoints kept.")
+    track: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(parse_list)] = Field(
+        (), description="Trackers, for example tensorboard,wandb."
+    )
+    project: str = Field("diffsteer", description="Project name for trackers.")
+
+    # how its pictures are drawn when sample is not told otherwise
+    solver: str = Field("dpm++2m", description="Solver written into the model.")
+    sample_steps: int = Field(20, ge=1, description="Steps written into the model.")
+    spacing: str | None = Field(None, description="Time spacing written into the model; default: the solver's own.")
+
+    # what is drawn at the end, into RUN/figures
+    figures: Annotated[tuple[FigureName, ...], BeforeValidator(parse_list)] = Field(
+        ("data", "corruption", "predictions", "by-label"), description="Figures drawn at the end, besides the loss curve."
+    )
+    loss_ceiling: float | None = Field(None, gt=0, description="Top of the loss curve's axis; default: by the losses.")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        lengths = [name for name in ("budget", "epochs", "steps") if getattr(self, name) is not None]
+        if len(lengths) > 1:
+            raise ValueError(f"--{lengths[0]} and --{lengths[1]} both say how long to train; give one of them")
+        if self.network == "basic" and (self.prediction or "x0") != "x0":
+            raise ValueError("the network basic accepts the prediction x0 only: its last layer is a SiLU, which cannot reach below -0.278")
+        if self.network == "basic" and self.conditioning not in (None, "none"):
+            raise ValueError("the network basic takes no labels; use --conditioning none or another network")
+        if self.network == "conditional-unet" and self.conditioning not in (None, "add"):
+            raise ValueError("the network conditional-unet adds the label to the time; use --conditioning add or another network")
+        if self.pixel_range == "unit" and self.resolved_prediction != "x0":
+            raise ValueError("--pixel-range unit goes with --prediction x0")
+        if self.noise == "uniform" and self.process != "flow":
+            raise ValueError(f"--noise uniform goes with --process flow, not {self.process}")
+        if self.min_snr is not None and self.resolved_prediction == "flow":
+            raise ValueError("--min-snr goes with the predictions eps, v and x0, not flow")
+        if self.process == "flow" and self.resolved_prediction == "eps":
+            raise ValueError("--prediction eps says nothing about x0 where flow starts, at alpha 0; use flow, v or x0")
+        return self
+
+    @property
+    def resolved_prediction(self) -> str:
+        if self.prediction is not None:
+            return self.prediction
+        if self.network == "basic":
+            return "x0"
+        return "flow" if self.process == "flow" else "v"
+
+    @property
+    def resolved_times(self) -> str:
+        return self.times or {"flow": "logit-normal", "edm": "edm"}.get(self.process, "uniform")
+
+
+# Settings that may differ from a run folder's when the run is resumed: how long, and those that touch no number of the run.
+RESUME_MAY_CHANGE = frozenset({"budget", "epochs", "steps", "track", "project", "preview_every", "checkpoint_every", "keep", "figures", "loss_ceiling"})
+LENGTHS = ("budget", "epochs", "steps")
+
+
+def train_settings(recipe: str | None, given: Mapping[str, Any]) -> TrainSettings:
+    """Settings from a recipe (a name, or a YAML file) with what was given on the command line over it. Raises Mistake."""
+    values: dict[str, Any] = dict(load_recipe(recipe)) if recipe else {}
+    if any(given.get(name) is not None for name in LENGTHS):
+        values = {key: value for key, value in values.items() if key not in LENGTHS}
+    return validated(TrainSettings, {**values, **given}, where=f"the recipe {recipe}" if recipe else "the settings")
+
+
+def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
+    """`kind(**values)`, its refusals turned into a Mistake of one sentence."""
+    unknown = [key for key in values if key not in kind.model_fields]
+    if unknown:
+        near = get_close_matches(unknown[0].replace("-", "_"), kind.model_fields, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(kind.model_fields)}."
+        raise Mistake(f"There is no setting {unknown[0]!r} in {where}; {hint}")
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise Mistake(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """A validation error in one sentence, with the flag's name."""
+    first = error.errors()[0]
+    flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
+    said = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    if not flag:
+        return said[:1].upper() + said[1:] + "."
+    if first["type"] == "value_error":
+        return f"{flag}: {said}."
+    if first["type"] == "missing":
+        return f"{flag.removeprefix('--')} is missing; say where the pictures are."
+    return f"{flag} should be {said}; {first['input']!r} was given."
+
+
+# ---- recipes ---------------------------------------------------------------------------------------------------------
+
+
+def recipe_names() -> list[str]:
+    """The recipes in the package."""
+    return sorted(path.name.removesuffix(".yaml") for path in resources.files("diffsteer.recipes").iterdir() if path.name.endswith(".yaml"))
+
+
+def recipe_text(recipe: str) -> str:
+    """The YAML of a recipe, by name or by file. Raises Mistake."""
+    path = Path(recipe)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise Mistake(f"There is no recipe file {recipe}.")
+        return path.read_text(encoding="utf-8")
+    names = recipe_names()
+    if recipe not in names:
+        near = get_close_matches(recipe, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}, and any .yaml file."
+        raise Mistake(f"There is no recipe {recipe!r}; {hint}")
+    return (resources.files("diffsteer.recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
+
+
+def load_recipe(recipe: str) -> dict[str, Any]:
+    """The settings of a recipe. Raises Mistake."""
+    try:
+        values = yaml.safe_load(recipe_text(recipe)) or {}
+    except yaml.YAMLError as error:
+        raise Mistake(f"The recipe {recipe} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise Mistake(f"The recipe {recipe} should be a list of `setting: value` lines.")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def beside_defaults(recipe: str) -> list[dict[str, str]]:
+    """Each setting of a recipe that differs from our default: both values, and why ours is what it is."""
+    settings = train_settings(recipe, {} if "data" in load_recipe(recipe) else {"data": "DATA"})
+    rows = []
+    for key, field in TrainSettings.model_fields.items():
+        value, default = getattr(settings, key), field.get_default()
+        if key != "data" and value != default:
+            rows.append({"setting": key, "recipe": _plain(value), "default": _plain(default), "reason": WHY_DEFAULT.get(key, "")})
+    return rows
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "chosen by the data" if value is None else str(value)
+
+
+# Why our default is what it is, shown beside a recipe's value.
+WHY_DEFAULT = {
+    "process": "flow's straight paths draw well in few steps",
+    "noise": "Gaussian noise is what the theory and every solver assume",
+    "prediction": "v and flow are unmoved by small errors where eps is divided by alpha",
+    "pixel_range": "[-1, 1] has the noise's mean, and any last layer can reach it",
+    "feed_time": "a network that knows the noise level need not guess it",
+    "times": "logit-normal spends steps where the loss is hard",
+    "channels": "by picture size",
+    "attention_levels": "attention pays at the coarsest level; it is slow elsewhere",
+    "head_dim": "heads 8 wide waste the matrix units; 32 or 64 fill them",
+    "conditioning": "a label added to the time embedding reaches every layer",
+    "label_dropout": "a null class makes label guidance possible",
+    "network": "UNet2DModel opens in stock diffusers",
+    "optimizer": "decoupled weight decay",
+    "warmup": "Adam's first steps are too long",
+    "decay": "a rate that falls to 0 gives a better model for the same time",
+    "clip": "one bad batch must not undo the run",
+    "ema": "averaged weights draw better pictures than the last ones",
+    "last_batch": "every step sees a full batch",
+    "solver": "dpm++2m needs 20 evaluations where ancestral sampling needs 1,000",
+    "sample_steps": "enough for dpm++2m",
+    "spacing": "the solver's own grid was measured for it",
+    "figures": "what most runs want to see",
+    "loss_ceiling": "the axis fits the losses",
+    "epochs": "long enough for a few thousand pictures",
+}
+
+
+def differing(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Iterable[str] = ()) -> list[str]:
+    """Names of settings whose values differ."""
+    return [key for key in new if key not in ignored and old.get(key) != new[key]]

@@ -1,0 +1,200 @@
+"""A folder of pictures as a source.
+
+Sub-folders are classes, `metadata.csv` or `metadata.jsonl` gives labels and captions, `train/` and `test/` are splits.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffsteer.data.columns import Column, choose_caption, choose_label, class_ids, natural
+from diffsteer.data.decode import Encoded
+from diffsteer.data.rows import HOLE, Source, Wanted, named
+from diffsteer.errors import Mistake
+
+SUFFIXES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .tga .jp2 .j2k .avif .ico .pcx".split()  # noqa: SIM905
+)
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval"),
+}
+METADATA = ("metadata.csv", "metadata.jsonl")
+FILE_COLUMNS = ("file_name", "filename")
+NOT_THE_USERS = ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Picture files below a folder, by their names relative to it."""
+
+    folder: Path
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, indices: Sequence[int]) -> list[Encoded]:
+        return [self.folder / self.names[index] for index in indices]
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def listing(self) -> Iterator[str]:
+        for name in self.names:
+            path = self.folder / name
+            yield f"{name} {path.stat().st_size if path.exists() else 'missing'}"
+
+
+@dataclass
+class Contents:
+    """What lies below a folder: picture names relative to it in natural order, other files counted by suffix, folders without files."""
+
+    pictures: list[str] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    empty: list[str] = field(default_factory=list)
+
+
+def open_folder(data: str, folder: Path, wanted: Wanted) -> Source:
+    """The pictures below a folder as a source. Mistake when there are none, or when the split or a column asked for is missing."""
+    folder = _split_folder(data, folder, wanted)
+    contents = Contents()
+    _walk(folder, "", contents, set())
+    metadata = next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    if metadata is not None:
+        contents.others[metadata.suffix] -= 1
+    if not contents.pictures:
+        raise Mistake(_nothing_found(folder, contents))
+    source = Source(data, FileRows(folder, tuple(contents.pictures)), notes=tuple(_notes(data, contents)))
+    source = _labelled_by_folder(source, contents.pictures)
+    if metadata is None:
+        wanted.refuse_columns(data, "is a folder without metadata.csv or metadata.jsonl, so it has no columns")
+        return source
+    return _with_metadata(source, folder, contents.pictures, metadata, wanted)
+
+
+def _split_folder(data: str, folder: Path, wanted: Wanted) -> Path:
+    """The sub-folder of the split, when all sub-folders are splits; else the folder itself, which must not be asked for another split."""
+    below = {path.name.lower(): path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)}
+    known = {name for names in SPLITS.values() for name in names}
+    if not below or not set(below) <= known or not set(below) & set(SPLITS["train"]):
+        wanted.refuse_split(data)
+        return folder
+    for name in SPLITS.get(wanted.split, (wanted.split,)):
+        if name in below:
+            return below[name]
+    raise Mistake(f"{data} has no split {wanted.split!r}; it has {', '.join(sorted(below))}.")
+
+
+def _walk(folder: Path, prefix: str, contents: Contents, above: set[tuple[int, int]]) -> None:
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in above:
+        return  # a link to a folder that holds it
+    entries = sorted((path for path in folder.iterdir() if not _hidden(path.name)), key=lambda path: natural(path.name))
+    if not entries and prefix:
+        contents.empty.append(prefix.rstrip("/"))
+    for path in entries:
+        if path.is_dir():
+            _walk(path, f"{prefix}{path.name}/", contents, above | {(status.st_dev, status.st_ino)})
+        elif path.suffix.lower() in SUFFIXES:
+            contents.pictures.append(prefix + path.name)
+        else:
+            contents.others[path.suffix.lower() or path.name] += 1
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name in NOT_THE_USERS
+
+
+def _notes(data: str, contents: Contents) -> Iterator[str]:
+    ignored = +contents.others
+    if ignored:
+        yield f"Ignored {_counted(ignored)} in {data}: not pictures that can be read."
+    if contents.empty:
+        yield f"Ignored empty folders in {data}: {named(contents.empty)}."
+    tops = {name.split("/")[0] for name in contents.pictures if "/" in name}
+    if len(tops) == 1 and all(name.count("/") > 1 for name in contents.pictures):
+        top = tops.pop()
+        yield f"All pictures are in the one class {top!r}; give {Path(data) / top} as the data to make its sub-folders the classes."
+
+
+def _nothing_found(folder: Path, contents: Contents) -> str:
+    ignored = +contents.others
+    held = [_counted(ignored)] if ignored else []
+    held += [f"empty folders ({named(contents.empty)})"] if contents.empty else []
+    found = f"it holds {' and '.join(held)}, which were ignored" if held else "it is empty"
+    return f"There are no pictures in {folder}: {found}. Pictures end in .png, .jpg, .jpeg, .webp, .bmp, .gif or .tif, in capitals or not."
+
+
+def _counted(others: Counter[str]) -> str:
+    kinds = named([f"{suffix} {number:,}" for suffix, number in others.most_common()])
+    return f"{others.total():,} {'file' if others.total() == 1 else 'files'} ({kinds})"
+
+
+def _labelled_by_folder(source: Source, pictures: Sequence[str]) -> Source:
+    """Classes from the first folder of each name. Pictures beside the class folders are holes; without class folders nothing is a class."""
+    tops = [name.split("/")[0] if "/" in name else None for name in pictures]
+    if not any(tops):
+        return source
+    labels, names = class_ids(tops, "folder", source.data)
+    return Source(source.data, source.rows, labels, names, notes=source.notes)
+
+
+def _with_metadata(source: Source, folder: Path, pictures: Sequence[str], metadata: Path, wanted: Wanted) -> Source:
+    data = f"{source.data} ({metadata.name})"
+    if wanted.image_column is not None:
+        raise Mistake(f"--image-column {wanted.image_column} was given, but {data} names its pictures in the column file_name.")
+    entries = _read_metadata(metadata)
+    by_file = {_file_of(entry, metadata): entry for entry in entries}
+    missing = [name for name in by_file if name not in set(pictures)]
+    names = [*pictures, *missing]  # a picture that is listed and not there is met again as one that cannot be read
+    rows = [by_file.get(name, {}) for name in names]
+    columns = _columns(entries)
+
+    label = choose_label(columns, wanted.label_column, data)
+    labels, label_names = source.labels, source.label_names
+    if label is not None:
+        labels, label_names = class_ids([row.get(label.name) for row in rows], label.name, data)
+    elif labels is not None:
+        labels = np.concatenate([labels, np.full(len(missing), HOLE, dtype=np.int64)])
+    caption = choose_caption(columns, wanted.caption_column, label, data, lambda name: [row.get(name) for row in rows])
+    captions = None if caption is None else [str(row.get(caption) or "") for row in rows]
+    return Source(source.data, FileRows(folder, tuple(names)), labels, label_names, captions, source.notes)
+
+
+def _read_metadata(path: Path) -> list[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            if path.suffix == ".csv":
+                return list(csv.DictReader(file, strict=True))
+            return [json.loads(line) for line in file if line.strip()]
+    except (UnicodeDecodeError, csv.Error, json.JSONDecodeError) as error:
+        raise Mistake(f"{path} cannot be read: {error}. Save it as UTF-8, one row a picture.") from error
+
+
+def _file_of(entry: dict[str, Any], metadata: Path) -> str:
+    for column in FILE_COLUMNS:
+        if isinstance(entry, dict) and entry.get(column):
+            return Path(str(entry[column]).replace("\\", "/")).as_posix()
+    raise Mistake(f"{metadata} has a row without file_name. Each row names its picture in a column file_name, relative to the folder.")
+
+
+def _columns(entries: Sequence[dict[str, Any]]) -> list[Column]:
+    names = list(dict.fromkeys(name for entry in entries for name in entry if name not in FILE_COLUMNS and name is not None))
+    return [Column(name, _kind([entry.get(name) for entry in entries])) for name in names]
+
+
+def _kind(values: Sequence[Any]) -> Any:
+    given = [value for value in values if value not in (None, "")]
+    if all(isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdecimal()) for value in given):
+        return "integer"
+    return "text" if all(isinstance(value, str) for value in given) else "other"

@@ -1,0 +1,525 @@
+"""The story of one run: data, model, plan, training, and what hangs on it (previews, checkpoints, metrics, figures, trackers).
+
+Everything a resumed run needs is in its folder; running the same command again goes on from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import nn
+from tqdm import tqdm
+
+from diffsteer import figures, previews
+from diffsteer.config import TrainSettings
+from diffsteer.data import pixels
+from diffsteer.data.batch import Pictures
+from diffsteer.data.images import load_pictures
+from diffsteer.diffusion import networks
+from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
+from diffsteer.diffusion.process import Process
+from diffsteer.diffusion.seeds import generator_for
+from diffsteer.errors import Mistake, Stopped
+from diffsteer.runfolder import Resolved, RunFolder
+from diffsteer.sampling.folder import save_model
+from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint, prune, save_checkpoint
+from diffsteer.training.loop import Stepped, Training
+from diffsteer.training.objective import NOISE_BINS
+from diffsteer.training.plan import Plan, steps_for_epochs
+
+Say = Callable[[str], None]
+
+# Metrics are written, and the loss looked at, every so many steps: the device is never waited for in between.
+FLUSH_EVERY = 20
+DEFAULT_EPOCHS = 30
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: its folder, steps done, and the mean loss of the last hundred steps."""
+
+    out: Path
+    steps: int
+    loss: float
+    seconds: float
+    resumed: bool
+    already_finished: bool = False
+
+
+def train(settings: TrainSettings, out: Path, *, say: Say = print, started: float | None = None) -> Result:
+    """Trains into the run folder `out`, or goes on with the run that is there. Raises Mistake, Stopped, KeyboardInterrupt (after saving).
+
+    started: when the command began (`time.time()`), which is where a budget counts from.
+    """
+    folder = RunFolder(out)
+    folder.refuse_strangers()
+    begun = folder.exists
+    if begun:
+        folder.refuse_other_settings(settings)
+        if _finished(folder, settings):
+            return _result(folder, resumed=False, already_finished=True)
+    device = _device(settings.device)
+    if settings.precision == "fp16" and device == "cpu":
+        raise Mistake("--precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
+
+    data = _data(settings)
+    network, spec = build_model(settings, data)
+    accelerator = _accelerator(settings, device, out)
+    say = say if accelerator.is_main_process else _silent
+    for note in data.notes:
+        say(note)
+    story = _Story(settings, folder, data, network, spec, accelerator, say, started or time.time())
+    try:
+        return story.go_on() if begun else story.begin()
+    finally:
+        accelerator.end_training()
+
+
+def outlook(settings: TrainSettings) -> list[str]:
+    """What a run with these settings would be: data, shapes, parameters, length. Raises Mistake."""
+    data = _data(settings)
+    network, spec = build_model(settings, data)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    size = settings.batch_size * settings.accumulate
+    if settings.budget is not None:
+        length = f"a budget of {settings.budget:.0f} s"
+    else:
+        epochs = settings.epochs or DEFAULT_EPOCHS
+        steps = settings.steps or steps_for_epochs(epochs, data.count, size, settings.last_batch)
+        length = f"{steps} optimizer steps, {steps * size / data.count:.1f} epochs"
+    return [
+        *data.notes,
+        f"data     {data.source}: {data.count} pictures, {data.channels} channel(s), {data.height}x{data.width}, {len(data.label_names)} classes",
+        f"network  {type(network).__name__}, {parameters:,} parameters, input padded to multiples of {networks.size_multiple(network)}",
+        f"reads    conditioning {spec.conditioning}, predicts {spec.prediction}, process {spec.process.name}",
+        f"length   {length}, {size} pictures a step",
+    ]
+
+
+def build_model(settings: TrainSettings, data: Pictures) -> tuple[nn.Module, ModelSpec]:
+    """The untrained network for this data, first weights drawn from the run's seed, and how to read it. Raises Mistake."""
+    spec = model_spec(settings, data)
+    with torch.random.fork_rng():
+        torch.manual_seed(generator_for(settings.seed, "weights").initial_seed())
+        network = _network(settings, spec)
+    return network, spec
+
+
+def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
+    """How the network of these settings is read. Raises Mistake."""
+    conditioning = settings.conditioning
+    if settings.network == "conditional-unet":
+        conditioning = "add"
+    elif conditioning is None:
+        conditioning = "add" if data.label_names and settings.network == "unet" else "none"
+    if conditioning != "none" and not data.label_names:
+        raise Mistake(f"--conditioning {conditioning} needs labels and {data.source} has none; put the pictures into one folder per class.")
+    sigma_data = math.sqrt(data.variance + data.mean**2) if settings.process == "edm" else 1.0
+    labelled = conditioning != "none"
+    return ModelSpec(
+        process=Process(settings.process, noise=settings.noise, sigma_data=sigma_data),
+        prediction=settings.resolved_prediction,
+        height=data.height,
+        width=data.width,
+        channels=data.channels,
+        conditioning=conditioning,
+        label_names=tuple(data.label_names) if labelled else (),
+        null_class=labelled and settings.label_dropout > 0,
+        pixel_range=settings.pixel_range,
+        feed_time=settings.feed_time,
+        data_mean=data.mean,
+        data_variance=data.variance,
+        solver=settings.solver,
+        steps=settings.sample_steps,
+        spacing=settings.spacing,
+    )
+
+
+def _network(settings: TrainSettings, spec: ModelSpec) -> nn.Module:
+    from diffusers import UNet2DModel
+
+    ends: dict[str, Any] = {"in_channels": spec.channels, "out_channels": spec.channels}
+    classes = len(spec.label_names)
+    if settings.network == "basic":
+        return networks.BasicUNet(sample_size=_up((spec.height, spec.width), 4), **ends)
+    if settings.network == "conditional-unet":
+        return networks.ConditionalUNet(sample_size=(spec.height, spec.width), num_classes=classes, null_class=spec.null_class, **ends)
+    channels = settings.channels or networks.default_channels(spec.height, spec.width)
+    rows = classes + spec.null_class if spec.conditioning == "add" else None
+    unet = networks.unet_config(channels, settings.attention_levels, settings.layers, settings.head_dim, settings.dropout, rows)
+    size = _up((spec.height, spec.width), 2 ** (len(channels) - 1))
+    if spec.conditioning in ("none", "add"):
+        return UNet2DModel(sample_size=size, **ends, **unet)
+    vector = settings.class_emb_size if spec.conditioning == "concat" else 0
+    return networks.LabelChannelsUNet(
+        sample_size=size, num_classes=classes, class_emb_size=vector, null_class=spec.null_class, unet=unet, **ends
+    )
+
+
+class _Story:
+    """One run on one process: the loop and what hangs on it."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: RunFolder,
+        data: Pictures,
+        network: nn.Module,
+        spec: ModelSpec,
+        accelerator: Accelerator,
+        say: Say,
+        started: float,
+    ) -> None:
+        self.settings, self.folder, self.data, self.spec, self.accelerator, self.say = settings, folder, data, spec, accelerator, say
+        self.started = started
+        length = self._length()
+        plan = self._plan(length or 10**9)
+        self.training = Training(network, spec, settings, data, plan, accelerator, compiled=_compiles(settings, accelerator.device, say))
+        self.main = accelerator.is_main_process
+        self.parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    # ---- beginning, going on ---------------------------------------------------------------------------------------
+
+    def begin(self) -> Result:
+        self._describe()
+        first = time.perf_counter()
+        start = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device) if self.main else None
+        preview_seconds = time.perf_counter() - first
+        steps = self._length() or self._steps_in(self._budget(), preview_seconds)
+        resolved = self._resolve(steps)
+        self._set_plan(steps)
+        if self.main:
+            self.folder.write(self.settings, resolved)
+            assert start is not None
+            pixels.write_png(start, previews.preview_path(self.folder.previews, 0))
+        return self._train(resolved, resumed=False)
+
+    def go_on(self) -> Result:
+        resolved = self.folder.resolved()
+        if resolved.data_fingerprint != self.data.fingerprint:
+            raise Mistake(f"The pictures at {self.settings.data} are not those that {self.folder.path} was begun with. Give another --out.")
+        newest = self.folder.newest_checkpoint()
+        if newest is not None:
+            self.training.load(*load_checkpoint(newest))
+        done = self.training.step
+        saved = self.folder.read()["settings"]
+        if (length := self._length()) is not None:
+            resolved = replace(resolved, steps=length)
+        elif self.settings.budget is not None and saved.get("budget") != self.settings.budget:
+            resolved = replace(resolved, steps=done + self._steps_in(self._budget(), 0.0))
+        if resolved.steps < done:
+            raise Mistake(f"{self.folder.path} has {done} steps already, more than the {resolved.steps} asked for.")
+        self._set_plan(resolved.steps)
+        resolved = replace(resolved, finished=False, lr_schedule=self._schedule())
+        if self.main:
+            self.folder.sweep()
+            self.folder.write(self.settings, resolved)
+            self.folder.cut_metrics(done)
+            self.folder.cut_previews(done)
+            if not previews.preview_path(self.folder.previews, 0).exists() and done == 0:
+                self._preview(0)
+        self.say(f"going on at step {done} of {resolved.steps}")
+        return self._train(resolved, resumed=True)
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def _train(self, resolved: Resolved, resumed: bool) -> Result:
+        self._announce(resolved)
+        self._start_trackers()
+        seconds = (self.folder.metrics() or [{"seconds": 0.0}])[-1]["seconds"] if resumed else 0.0
+        clock = time.perf_counter()
+        waiting: list[Stepped] = []
+
+        def flush() -> None:
+            self._flush(waiting, seconds + time.perf_counter() - clock)
+            waiting.clear()
+
+        try:
+            for stepped in self._with_bar(self.training.run()):
+                waiting.append(stepped)
+                step = stepped.step
+                last = step == resolved.steps
+                if len(waiting) == FLUSH_EVERY or last:
+                    flush()
+                if step % resolved.preview_every == 0 or last:
+                    flush()
+                    self._preview(step)
+                if step % resolved.checkpoint_every == 0 or last:
+                    flush()
+                    self._checkpoint()
+        except KeyboardInterrupt:
+            flush()
+            self._checkpoint()
+            self._save_model()
+            self.say(f"\nstopped at step {self.training.step} of {resolved.steps}; run the same command to go on")
+            raise
+        if self.main:
+            self._finish(resolved)
+        self.accelerator.wait_for_everyone()
+        return _result(self.folder, resumed=resumed) if self.main else Result(self.folder.path, resolved.steps, math.nan, 0.0, resumed)
+
+    def _flush(self, waiting: list[Stepped], seconds: float) -> None:
+        """Writes the waiting steps' metrics; stops at the first loss that is not finite."""
+        if not waiting:
+            return
+        records = torch.stack([stepped.record for stepped in waiting])
+        norms = records[:, 2].clone()
+        records = self.accelerator.reduce(records, reduction="sum").double().cpu()
+        rows = []
+        for stepped, record, norm in zip(waiting, records, norms.tolist(), strict=True):
+            sums, counts = record[3 : 3 + NOISE_BINS].tolist(), record[3 + NOISE_BINS :].tolist()
+            loss = (record[0] / record[1]).item()
+            if not math.isfinite(loss):
+                self._write_rows(rows)
+                raise self._not_finite(stepped.step)
+            by_noise = [_short(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
+            rows.append(
+                {
+                    "step": stepped.step,
+                    "loss": _short(loss),
+                    "loss_by_noise": by_noise,
+                    "grad_norm": _short(norm),
+                    "lr": stepped.lr,
+                    "seconds": round(seconds, 3),
+                }
+            )
+        self._write_rows(rows)
+
+    def _write_rows(self, rows: list[dict[str, Any]]) -> None:
+        if self.main and rows:
+            self.folder.add_metrics(rows)
+        for row in rows if self.settings.track else ():
+            levels = {f"loss/noise_{i}": value for i, value in enumerate(row["loss_by_noise"]) if value is not None}
+            self.accelerator.log({"loss": row["loss"], "lr": row["lr"], "grad_norm": row["grad_norm"], **levels}, step=row["step"])
+
+    def _not_finite(self, step: int) -> Stopped:
+        spans = self.training.plan.spans(step - 1, 0, self.training.plan.pictures(step - 1))
+        indices = [i for s in spans for i in self.data.take(self.settings.seed, s.epoch, s.start, s.stop).indices.tolist()]
+        shown = ", ".join(self.data.name(i) for i in indices[:8]) + (f" and {len(indices) - 8} more" if len(indices) > 8 else "")
+        newest = self.folder.newest_checkpoint()
+        good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        return Stopped(
+            f"The loss is not finite at step {step}; {good}. Its batch was {shown}. "
+            f"Try a smaller --lr (it was {self.settings.lr:g}), --clip 1 or --precision fp32."
+        )
+
+    # ---- what is written -------------------------------------------------------------------------------------------
+
+    def _preview(self, step: int) -> None:
+        if self.main:
+            picture = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device)
+            pixels.write_png(picture, previews.preview_path(self.folder.previews, step))
+            for tracker in self.accelerator.trackers:
+                if hasattr(tracker, "log_images"):
+                    import numpy as np
+
+                    tracker.log_images({"preview": np.asarray(picture.convert("RGB"))[None]}, step=step)
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self) -> None:
+        if self.main:
+            save_checkpoint(checkpoint_folder(self.folder.path, self.training.step), self.training.tensors(), self.training.state())
+            prune(self.folder.path, self.settings.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _save_model(self) -> None:
+        if self.main:
+            save_model(self.folder.model, self.training.ema or self.training.network, self.spec)
+
+    def _finish(self, resolved: Resolved) -> None:
+        self._save_model()
+        rows = self.folder.metrics()
+        figures.write_loss_curve(rows, self.folder.figures / "loss.png", self.settings.loss_ceiling)
+        network = (self.training.ema or self.training.network).eval()
+        device = str(self.accelerator.device)
+        scene = figures.Scene(self.data, Denoiser(network, self.spec, networks.size_multiple(network)), rows, self.settings.seed, device)
+        for name in self.settings.figures:
+            pixels.write_png(figures.FIGURES[name](scene), self.folder.figures / f"{name}.png")
+        previews.write_film(self.folder.previews, resolved.steps)
+        self.folder.write(self.settings, replace(resolved, finished=True))
+
+    # ---- how long --------------------------------------------------------------------------------------------------
+
+    def _length(self) -> int | None:
+        """Optimizer steps asked for; None when a budget says it."""
+        settings = self.settings
+        if settings.steps is not None:
+            return settings.steps
+        if settings.budget is not None:
+            return None
+        size = settings.batch_size * settings.accumulate
+        return steps_for_epochs(settings.epochs or DEFAULT_EPOCHS, self.data.count, size, settings.last_batch)
+
+    def _budget(self) -> float:
+        assert self.settings.budget is not None
+        return self.settings.budget
+
+    def _steps_in(self, budget: float, preview_seconds: float) -> int:
+        """How many steps fit into what is left of the budget, measured here and now; the weights are put back as they were."""
+        training = self.training
+        before = {group: {name: value.clone() for name, value in tensors.items()} for group, tensors in training.tensors().items()}
+        state = training.state()
+        times = []
+        for _ in training.run():
+            torch.cuda.synchronize() if training.accelerator.device.type == "cuda" else None
+            times.append(time.perf_counter())
+            if len(times) >= 4 and (times[-1] - times[1] > 0.04 * budget or len(times) > 200):
+                break
+        training.load(before, state)
+        each = (times[-1] - times[1]) / (len(times) - 2)
+        spent = time.time() - self.started
+        # Ten more previews, and the end: a film, the figures, the model. Measured pictures cost what the first preview did.
+        after = 11 * preview_seconds + 2.0 + self._figure_seconds(preview_seconds)
+        steps = max(10, int((budget - spent - after) / each))
+        shared = torch.tensor([steps], device=training.accelerator.device)
+        return int(self.accelerator.reduce(shared, reduction="sum").item() // self.accelerator.num_processes)
+
+    def _figure_seconds(self, preview_seconds: float) -> float:
+        """About what the figures cost, in network evaluations against those of a preview."""
+        evaluations = {"step-sheet": 8 * 5, "grid-64": 64 * 40, "x-and-x0": 8 * 40, "by-label": 80 * self.spec.steps}
+        weights = 2 if self.training.ema is not None else 1
+        one = weights * len(previews.preview_jobs(self.spec)) * (previews.PREVIEW.steps or 1)
+        return sum(evaluations.get(name, 8) for name in self.settings.figures) / one * preview_seconds
+
+    def _plan(self, steps: int) -> Plan:
+        s = self.settings
+        return Plan(self.data.count, s.batch_size, s.accumulate, s.last_batch, steps, s.lr, s.warmup, s.decay)
+
+    def _set_plan(self, steps: int) -> None:
+        self.training.plan = self._plan(steps)
+
+    def _resolve(self, steps: int) -> Resolved:
+        tenth = max(1, round(steps / 10))
+        return Resolved(
+            steps=steps,
+            preview_every=self.settings.preview_every or tenth,
+            checkpoint_every=self.settings.checkpoint_every or tenth,
+            data_fingerprint=self.data.fingerprint,
+            pictures=self.data.count,
+            label_names=tuple(self.data.label_names),
+            lr_schedule=self._schedule(),
+        )
+
+    def _schedule(self) -> str:
+        plan = self.training.plan
+        warmup = min(plan.warmup, plan.steps // 10)
+        return f"{plan.lr:g}, {warmup} steps of warm-up, decay {plan.decay} over {plan.steps} steps"
+
+    # ---- what is said ----------------------------------------------------------------------------------------------
+
+    def _describe(self) -> None:
+        spec, settings = self.spec, self.settings
+        labels = f"{len(spec.label_names)} labels ({spec.conditioning})" if spec.labelled else "no labels"
+        self.say(f"data     {self.data.source}: {self.data.count} pictures, {spec.height}x{spec.width}, {spec.channels} channel(s), {labels}")
+        self.say(f"model    {settings.network}, {self.parameters:,} parameters; process {settings.process}, predicts {spec.prediction}")
+
+    def _announce(self, resolved: Resolved) -> None:
+        size = self.training.plan.step_size
+        seen = resolved.steps * size
+        where = f"{self.accelerator.device.type}, {self.accelerator.num_processes} process(es), {self.settings.precision}"
+        self.say(
+            f"plan     {resolved.steps} optimizer steps of {size} pictures ({seen:,} pictures, {seen / self.data.count:.1f} epochs) "
+            f"on {where}; learning rate {resolved.lr_schedule}"
+        )
+
+    def _with_bar(self, steps: Iterator[Stepped]) -> Iterator[Stepped]:
+        quiet = not (self.main and sys.stderr.isatty())
+        total = self.training.plan.steps
+        return iter(tqdm(steps, total=total, initial=self.training.step, disable=quiet, unit="step", dynamic_ncols=True))
+
+    def _start_trackers(self) -> None:
+        if self.settings.track:
+            self.accelerator.init_trackers(self.settings.project, config=_flat(self.settings))
+
+
+def _finished(folder: RunFolder, settings: TrainSettings) -> bool:
+    resolved = folder.resolved()
+    if not resolved.finished:
+        return False
+    size = settings.batch_size * settings.accumulate
+    if settings.steps is not None:
+        asked = settings.steps
+    elif settings.budget is not None:
+        asked = resolved.steps if folder.read()["settings"]["budget"] == settings.budget else resolved.steps + 1
+    else:
+        asked = steps_for_epochs(settings.epochs or DEFAULT_EPOCHS, resolved.pictures, size, settings.last_batch)
+    return asked == resolved.steps
+
+
+def _result(folder: RunFolder, *, resumed: bool, already_finished: bool = False) -> Result:
+    rows = folder.metrics()
+    last = [row["loss"] for row in rows[-100:]]
+    return Result(folder.path, rows[-1]["step"], sum(last) / len(last), rows[-1]["seconds"], resumed, already_finished)
+
+
+def _data(settings: TrainSettings) -> Pictures:
+    wanted = settings.network == "conditional-unet" or settings.conditioning not in (None, "none")
+    return load_pictures(
+        settings.data,
+        size=settings.size,
+        image_column=settings.image_column,
+        label_column=settings.label_column,
+        caption_column=settings.caption_column,
+        split=settings.split,
+        background=settings.background,
+        skip_broken=settings.skip_broken,
+        streaming=settings.streaming,
+        need_labels=wanted,
+    )
+
+
+def _device(wanted: str) -> str:
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(name for name, available in there.items() if available)
+    if not there[wanted]:
+        raise Mistake(f"--device {wanted}: this machine has none that torch can use; there is {', '.join(n for n, ok in there.items() if ok)}.")
+    return wanted
+
+
+def _accelerator(settings: TrainSettings, device: str, out: Path) -> Accelerator:
+    # A second run in one Python process may want another precision, which accelerate's shared state refuses.
+    AcceleratorState._reset_state(reset_partial_state=False)
+    precision = {"fp32": "no"}.get(settings.precision, settings.precision)
+    return Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=list(settings.track) or None, project_dir=str(out / "trackers"))
+
+
+def _compiles(settings: TrainSettings, device: torch.device, say: Say) -> bool:
+    """Whether to use torch.compile. It needs a C++ compiler; on a CPU it is worth its minutes only when asked for."""
+    compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
+    if settings.compile == "on" and not compiler:
+        raise Mistake("--compile on needs a C++ compiler (g++ or clang++), and there is none on the path; use --compile auto.")
+    if settings.compile == "off":
+        return False
+    wanted = settings.compile == "on" or device.type == "cuda"
+    if wanted and not compiler:
+        say("no C++ compiler is on the path, so the network is not compiled; training is slower and otherwise the same")
+    return wanted and compiler
+
+
+def _flat(settings: TrainSettings) -> dict[str, Any]:
+    """Settings as trackers take them: numbers, words and truth values."""
+    return {key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.model_dump(mode="json").items()}
+
+
+def _short(value: float) -> float:
+    """Seven digits: all that float32 has."""
+    return float(f"{value:.7g}")
+
+
+def _up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
+    return (-(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple)
+
+
+def _silent(_: str) -> None:
+    """Says nothing: processes other than the first."""

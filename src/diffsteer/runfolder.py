@@ -1,0 +1,109 @@
+"""The run folder: settings.yaml, metrics.jsonl, previews/, figures/, checkpoints/, model/. Who writes what, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffsteer.config import RESUME_MAY_CHANGE, Settings, differing
+from diffsteer.data.whole import whole_file
+from diffsteer.errors import Mistake
+from diffsteer.training.checkpoint import checkpoints
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What was decided when the run began, besides the settings: it makes a run with a budget a run of so many steps."""
+
+    steps: int
+    preview_every: int
+    checkpoint_every: int
+    data_fingerprint: str
+    pictures: int
+    label_names: tuple[str, ...]
+    lr_schedule: str
+    finished: bool = False
+
+
+class RunFolder:
+    """A run folder at `path`, which need not exist yet."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.settings_file, self.metrics_file = path / "settings.yaml", path / "metrics.jsonl"
+        self.previews, self.figures, self.model = path / "previews", path / "figures", path / "model"
+
+    @property
+    def exists(self) -> bool:
+        return self.settings_file.is_file()
+
+    def refuse_strangers(self) -> None:
+        """Mistake if the place is taken by something that is no run folder."""
+        if self.path.is_file():
+            raise Mistake(f"{self.path} is a file; --out must be a folder, new or of an earlier run.")
+        if not self.exists and self.path.is_dir() and any(entry for entry in self.path.iterdir() if not entry.name.startswith(".")):
+            raise Mistake(f"{self.path} holds something else than a run; give --out a new folder.")
+
+    def refuse_other_settings(self, settings: Settings) -> None:
+        """Mistake that names the settings which differ from this run's and would change its numbers."""
+        saved = self.read()["settings"]
+        names = differing(saved, settings.model_dump(mode="json"), RESUME_MAY_CHANGE)
+        if names:
+            said = ", ".join(f"--{name.replace('_', '-')} (there {saved.get(name)}, now {getattr(settings, name)})" for name in names)
+            raise Mistake(f"{self.path} was begun with other settings: {said}. Give the same ones to go on, or another --out.")
+
+    def write(self, settings: Settings, resolved: Resolved) -> None:
+        values = {**asdict(resolved), "label_names": list(resolved.label_names)}
+        whole = {"settings": settings.model_dump(mode="json"), "resolved": values}
+        with whole_file(self.settings_file) as part:
+            part.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+    def read(self) -> dict[str, Any]:
+        return dict(yaml.safe_load(self.settings_file.read_text(encoding="utf-8")))
+
+    def resolved(self) -> Resolved:
+        values = self.read()["resolved"]
+        return Resolved(**{**values, "label_names": tuple(values["label_names"])})
+
+    def newest_checkpoint(self) -> Path | None:
+        found = checkpoints(self.path)
+        return found[-1] if found else None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a half-written last line, left by a kill, is no line."""
+        if not self.metrics_file.is_file():
+            return []
+        rows = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written."""
+        for left in [*self.path.glob(".*.part*"), *self.path.glob("*/.*.part*")]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink(missing_ok=True)
+
+    def cut_previews(self, step: int) -> None:
+        """Drops previews after `step`; they will be drawn again."""
+        for path in self.previews.glob("step-*.png"):
+            if int(path.stem.removeprefix("step-")) > step:
+                path.unlink()
+
+    def cut_metrics(self, step: int) -> None:
+        """Drops lines after `step`, so that a resumed run's metrics equal an uninterrupted one's."""
+        rows = [row for row in self.metrics() if row["step"] <= step]
+        with whole_file(self.metrics_file) as part:
+            part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    def add_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -1,0 +1,127 @@
+"""From a model to pictures: one function that walks a solver, and the diffusers pipeline that travels in model folders.
+
+`diffsteer sample` and the pipeline call the same `trajectory`, so they draw the same pictures. The source of this module and of those it
+needs is joined into each folder's one `pipeline.py`, which therefore needs torch and diffusers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from torch import Tensor
+
+from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
+from diffsteer.diffusion.seeds import PictureNoise
+from diffsteer.sampling.solvers import SOLVERS, Step, time_grid
+from diffsteer.steering.mixing import clipped, label_guided
+
+
+def trajectory(
+    denoiser: Denoiser,
+    noise: PictureNoise,
+    labels: Tensor | None,
+    *,
+    solver: str,
+    steps: int,
+    spacing: str | None = None,
+    guidance_scale: float = 1.0,
+    device: torch.device | str = "cpu",
+) -> Iterator[Step]:
+    """The steps from noise to pictures [B, C, H, W] in [-1, 1], float32; labels are ids [B], or None for a model without."""
+    spec, how = denoiser.spec, SOLVERS[solver]
+    steered = label_guided(denoiser, guidance_scale, spec.null_id)
+    if how.clip:
+        steered = clipped(steered)
+    times = time_grid(spec.process, solver, steps, spacing)
+    x = noise(device) * spec.process.start_scale(times[0]).item()
+    yield from how.solve(steered, x, times, spec.process, cond=labels, noise=noise)
+
+
+class DiffsteerPipeline(DiffusionPipeline):
+    """Draws pictures of the labels asked for. `spec` is `ModelSpec.as_dict()`."""
+
+    model_cpu_offload_seq = "unet"
+
+    def __init__(self, unet: Any, scheduler: Any, spec: dict[str, Any], multiple: int = 1) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, scheduler=scheduler)
+        self.register_to_config(spec=spec, multiple=multiple)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        labels: Sequence[int | str] | int | str | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        batch_size: int | None = None,
+        solver: str | None = None,
+        spacing: str | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Pictures: one for each label, or `batch_size` of them from a model without labels.
+
+        labels: numbers or names. generator: one CPU generator for each picture; a single one is used for all in turn.
+        num_inference_steps, guidance_scale, solver, spacing: as the model was saved, unless given.
+        output_type: `pil`, `np` [B, H, W, C] in [0, 1], or `pt` [B, C, H, W] in [0, 1].
+        """
+        spec = ModelSpec.from_dict(dict(self.config["spec"]))
+        ids = self._ids(spec, labels)
+        count = len(ids) if ids is not None else batch_size or (len(generator) if isinstance(generator, (list, tuple)) else 1)
+        if generator is None:
+            generators = [torch.Generator("cpu").manual_seed(torch.seed() >> 1) for _ in range(count)]
+        elif isinstance(generator, torch.Generator):
+            generators = [generator] * count
+        else:
+            generators = list(generator)
+        if len(generators) != count:
+            raise ValueError(f"{len(generators)} generators were given for {count} pictures; give one for each picture")
+        scale = spec.guidance_scale if guidance_scale is None else guidance_scale
+        if scale != 1 and not spec.null_class:
+            raise ValueError("label guidance needs a model trained with label dropout; this one knows no null class")
+
+        denoiser = Denoiser(self.unet, spec, self.config["multiple"])
+        cond = None if ids is None else torch.tensor(ids, device=self.device)
+        walk = trajectory(
+            denoiser,
+            PictureNoise(generators, spec.shape, spec.process.noise),
+            cond,
+            solver=solver or spec.solver,
+            steps=num_inference_steps or spec.steps,
+            spacing=spacing or spec.spacing,
+            guidance_scale=scale,
+            device=self.device,
+        )
+        total = num_inference_steps or spec.steps
+        with self.progress_bar(total=total) as bar:
+            for state in walk:
+                bar.update(state.step < total)
+        pictures = ((state.x0 + 1) / 2).clamp(0, 1).cpu()
+        if output_type == "pt":
+            images: Any = pictures
+        else:
+            images = pictures.permute(0, 2, 3, 1).numpy()
+            images = self.numpy_to_pil(images) if output_type == "pil" else images
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    @staticmethod
+    def _ids(spec: ModelSpec, labels: Sequence[int | str] | int | str | None) -> list[int] | None:
+        names = list(spec.label_names)
+        if not spec.labelled:
+            if labels is not None:
+                raise ValueError("this model was trained without labels; leave `labels` out")
+            return None
+        if labels is None:
+            raise ValueError(f"say what to draw: labels=[...], of {', '.join(names[:12])}" + (" ..." if len(names) > 12 else ""))
+        asked = [labels] if isinstance(labels, (int, str)) else list(labels)
+        ids = []
+        for label in asked:
+            known = names.index(label) if label in names else int(label) if isinstance(label, int) or str(label).isdecimal() else -1
+            if not 0 <= known < len(names):
+                raise ValueError(f"there is no label {label!r}; there are {', '.join(names[:12])}" + (" ..." if len(names) > 12 else ""))
+            ids.append(known)
+        return ids

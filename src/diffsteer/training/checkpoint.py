@@ -1,0 +1,62 @@
+"""Checkpoints: all that the next optimizer step needs, in safetensors and JSON, in a folder that appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state by parameter name, `exp_avg.NAME` and so on."""
+    states = optimizer.state
+    return {f"{key}.{name}": value for name, parameter in network.named_parameters() for key, value in states.get(parameter, {}).items()}
+
+
+def load_optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`. Adam's step counts stay on the CPU, as torch keeps them."""
+    parameters = dict(network.named_parameters())
+    optimizer.state.clear()
+    for key, value in tensors.items():
+        kind, name = key.split(".", 1)
+        parameter = parameters[name]
+        optimizer.state[parameter][kind] = value.clone() if kind == "step" else value.to(parameter.device)
+
+
+def save_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+    """Writes FOLDER/{file}.safetensors for each group of tensors, and state.json."""
+    beside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    for file, group in tensors.items():
+        save_file({name: value.detach().cpu().contiguous() for name, value in group.items()}, beside / f"{file}.safetensors")
+    (beside / "state.json").write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(beside, folder)
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """What `save_checkpoint` was given."""
+    tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
+    return tensors, json.loads((folder / "state.json").read_text(encoding="utf-8"))
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The run's checkpoints, oldest first."""
+    return sorted((run / "checkpoints").glob("step-*"))
+
+
+def prune(run: Path, keep: int) -> None:
+    """Deletes all but the newest `keep` checkpoints, and what a killed save left behind."""
+    for folder in [*checkpoints(run)[:-keep], *(run / "checkpoints").glob(".step-*.part")]:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,217 @@
+"""The training loop: a generator on accelerate that yields after each optimizer step.
+
+It knows nothing of folders, previews or trackers: whoever drives it hangs those on what it yields. Order, noise, times, flips and label
+dropout are functions of (seed, step, place in the step's batch), so a run that is stopped and loaded again gives the same numbers, and
+so do any split into micro-batches or processes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from diffsteer.config import TrainSettings
+from diffsteer.data.batch import Pictures
+from diffsteer.data.pixels import to_signed
+from diffsteer.diffusion.conditioning import drop_labels
+from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
+from diffsteer.diffusion.networks import size_multiple
+from diffsteer.diffusion.seeds import generator_for
+from diffsteer.training import objective
+from diffsteer.training.checkpoint import load_optimizer_tensors, optimizer_tensors
+from diffsteer.training.plan import Plan
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What one optimizer step leaves. `record` stays on the device, so that nothing waits for it:
+    [loss sum, pictures, gradient norm, then loss sums and counts by noise level], over this process's pictures."""
+
+    step: int  # optimizer steps done, this one included
+    lr: float
+    record: Tensor
+
+
+@dataclass
+class Training:
+    """A network in training: its average, its optimizer, and how many optimizer steps are done."""
+
+    network: nn.Module
+    spec: ModelSpec
+    settings: TrainSettings
+    data: Pictures
+    plan: Plan
+    accelerator: Accelerator
+    compiled: bool = False
+    step: int = 0
+    ema: nn.Module | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        device = self.accelerator.device
+        self.network.to(device)
+        if self.settings.ema:
+            self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
+        betas = {"lr": self.settings.lr, "betas": (0.9, 0.999)}
+        if self.settings.optimizer == "adam":
+            optimizer: torch.optim.Optimizer = torch.optim.Adam(self.network.parameters(), **betas)  # type: ignore[arg-type]
+        else:
+            decay = self.settings.weight_decay
+            optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=decay, **betas)  # type: ignore[arg-type]
+        engine = torch.compile(self.network) if self.compiled else self.network
+        self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
+        self.data = self.data.to(device)
+        self.denoiser = Denoiser(self.engine, self.spec, size_multiple(self.network))
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> Iterator[Stepped]:
+        """Steps until the plan is done. Raises StopIteration only; a non-finite loss is the driver's to see in the record."""
+        self.engine.train()
+        with ThreadPoolExecutor(1) as ahead:
+            batches = self._batches(ahead, self.step)
+            while self.step < self.plan.steps:
+                lr = self.plan.lr_at(self.step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = lr
+
+                record = self._gradients(self.step, next(batches))
+                clip = self.settings.clip
+                norm = self.accelerator.clip_grad_norm_(self.network.parameters(), clip if clip is not None else float("inf"))
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                self._average()
+
+                self.step += 1
+                head = torch.stack([record[0].sum(), record[1].sum(), norm.detach().float().reshape(()).to(record.device)])
+                yield Stepped(self.step, lr, torch.cat([head, record.flatten()]))
+
+    def _batches(self, ahead: ThreadPoolExecutor, first: int) -> Iterator[list[tuple[Tensor, Tensor | None]]]:
+        """This process's micro-batches of each step; streamed pictures are read one step ahead."""
+        if not self.data.streamed:
+            for step in range(first, self.plan.steps):
+                yield self._read(step)
+            return
+        coming: Future[Any] = ahead.submit(self._read, first)
+        for step in range(first, self.plan.steps):
+            now = coming.result()
+            if step + 1 < self.plan.steps:
+                coming = ahead.submit(self._read, step + 1)
+            yield now
+
+    def _read(self, step: int) -> list[tuple[Tensor, Tensor | None]]:
+        """(pixels uint8 [B, C, H, W], labels [B]) of each of this process's micro-batches."""
+        accelerator, micro = self.accelerator, []
+        for low, high in self.plan.shares(step, accelerator.process_index, accelerator.num_processes):
+            high = max(high, low + 1)  # a process without pictures still takes part in the step, with one that counts for nothing
+            spans = self.plan.spans(step, low, high) or self.plan.spans(step, 0, 1)
+            parts = [self.data.take(self.settings.seed, span.epoch, span.start, span.stop) for span in spans]
+            labels = None if parts[0].labels is None else torch.cat([part.labels for part in parts if part.labels is not None])
+            micro.append((torch.cat([part.pixels for part in parts]), labels))
+        return micro
+
+    def _gradients(self, step: int, micro: list[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """Backward over the step's micro-batches; loss sums and counts by noise level [2, NOISE_BINS] of this process's pictures."""
+        accelerator, device = self.accelerator, self.accelerator.device
+        total = self.plan.pictures(step)
+        draws = self._draws(step, total)
+        shares = self.plan.shares(step, accelerator.process_index, accelerator.num_processes)
+        record = torch.zeros(2, objective.NOISE_BINS, device=device)
+        for index, ((low, high), (pixels, labels)) in enumerate(zip(shares, micro, strict=True)):
+            counts = high > low
+            rows = slice(low, high) if counts else slice(0, 1)
+            x0 = to_signed(pixels.to(device))
+            if draws.flip is not None:
+                x0 = torch.where(draws.flip[rows, None, None, None], x0.flip(-1), x0)
+            cond = self._labels(labels, draws.label[rows], device)
+            last = index == len(micro) - 1
+            with nullcontext() if last else accelerator.no_sync(self.engine), self._dropout(step, index):
+                loss = objective.losses(self.denoiser, x0, draws.eps[rows], draws.t[rows], cond, self.settings.min_snr)
+                # Gradients are averaged over processes; the sum over pictures divided by the step's pictures is what one batch would give.
+                share = loss.sum() * (counts * accelerator.num_processes / total)
+                accelerator.backward(share)
+            if counts:
+                record += objective.by_noise(self.spec.process, draws.t[rows], loss.detach())
+        return record
+
+    def _draws(self, step: int, total: int) -> _Draws:
+        """All the step's randomness, for the whole batch, whichever part of it this process takes."""
+        seed, device, process = self.settings.seed, self.accelerator.device, self.spec.process
+        shape = (total, *self.spec.shape)
+        noise = generator_for(seed, "noise", step, device=device)
+        if process.noise == "uniform":
+            eps = torch.rand(shape, generator=noise, device=device) * 2 - 1
+        else:
+            eps = torch.randn(shape, generator=noise, device=device)
+        uniform = torch.rand(3, total, generator=generator_for(seed, "draws", step, device=device), device=device)
+        t = objective.draw_times(process, self.settings.resolved_times, uniform[0])
+        return _Draws(eps, t, uniform[1], uniform[2] < 0.5 if self.settings.flip else None)
+
+    def _labels(self, labels: Tensor | None, draw: Tensor, device: torch.device) -> Tensor | None:
+        if not self.spec.labelled or labels is None:
+            return None
+        labels = labels.to(device)
+        return drop_labels(labels, self.settings.label_dropout, self.spec.null_id, draw) if self.spec.null_class else labels
+
+    def _dropout(self, step: int, micro: int) -> AbstractContextManager[Any]:
+        """Dropout inside the network draws from torch's global generator: give it a state that is a function of the step."""
+        if not self.settings.dropout:
+            return nullcontext()
+        return _seeded(generator_for(self.settings.seed, "dropout", step, micro, self.accelerator.process_index))
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """EMA with a warm-up: decay 1 - (1 + step)^(-3/4) up to ema_decay, so that a short run's average is young enough to be of use."""
+        if self.ema is None:
+            return
+        decay = min(self.settings.ema_decay, 1 - (1 + self.step) ** -0.75)
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
+
+    # ---- what is saved ---------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """All tensors the next step needs: weights, their average, the optimizer's state."""
+        groups = {"model": dict(self.network.state_dict()), "optimizer": optimizer_tensors(self.network, self._torch_optimizer)}
+        return groups if self.ema is None else {**groups, "ema": dict(self.ema.state_dict())}
+
+    def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
+        """The inverse of `tensors` and `state`."""
+        self.network.load_state_dict(tensors["model"])
+        if self.ema is not None:
+            self.ema.load_state_dict(tensors["ema"])
+        load_optimizer_tensors(self.network, self._torch_optimizer, tensors["optimizer"])
+        if self.accelerator.scaler is not None and "scaler" in state:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step = int(state["step"])
+
+    def state(self) -> dict[str, Any]:
+        """The plain values that go with `tensors`."""
+        scaler = {} if self.accelerator.scaler is None else {"scaler": self.accelerator.scaler.state_dict()}
+        return {"step": self.step, **scaler}
+
+    @property
+    def _torch_optimizer(self) -> torch.optim.Optimizer:
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
+
+@dataclass(frozen=True)
+class _Draws:
+    eps: Tensor  # [G, C, H, W]
+    t: Tensor  # [G]
+    label: Tensor  # [G], uniform
+    flip: Tensor | None  # [G], bool
+
+
+@contextmanager
+def _seeded(source: torch.Generator) -> Iterator[None]:
+    """torch's global generator seeded inside the block, and put back after it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(source.initial_seed())
+        yield

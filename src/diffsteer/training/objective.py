@@ -1,0 +1,54 @@
+"""What is learnt at one training step: the times, the noise, the target and its weight. Pure functions of the draws they are given."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diffsteer.diffusion.denoiser import Denoiser
+from diffsteer.diffusion.process import Process
+
+NOISE_BINS = 4
+
+
+def draw_times(process: Process, kind: str, uniform: Tensor) -> Tensor:
+    """Training times [B] from draws on [0, 1) [B].
+
+    uniform: every time alike; whole indices of the table for a variance-preserving process (all of them, the last too).
+    logit-normal: Esser et al. 2024, eq. 19 with location 0 and scale 1, of the share of noise.
+    edm: Karras et al. 2022, table 1: log sigma normal with mean -1.2 and deviation 1.2 (sigma / alpha here).
+    """
+    if kind == "uniform":
+        return (uniform * process.train_steps).floor() if process.variance_preserving else uniform * 1000
+    normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
+    if kind == "logit-normal":
+        share = torch.sigmoid(normal)
+        times = process.time_of(share / (1 - share))
+    else:
+        times = process.time_of((normal * 1.2 - 1.2).exp())
+    return times.float()
+
+
+def weights(process: Process, prediction: str, t: Tensor, min_snr: float | None) -> Tensor:
+    """The weight [B] of each picture's loss: 1, or min-SNR-gamma (Hang et al. 2023, eq. 6 and section 3.4) in the prediction's own terms."""
+    if min_snr is None:
+        return torch.ones_like(t, dtype=torch.float32)
+    alpha, sigma = process.alpha_sigma(t)
+    snr = (alpha / sigma) ** 2
+    per_x0 = snr.clamp(max=min_snr)
+    return {"x0": per_x0, "eps": per_x0 / snr, "v": per_x0 / (snr + 1)}[prediction].float()
+
+
+def losses(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None, min_snr: float | None) -> Tensor:
+    """The loss of each picture [B]: the mean square error of the network's answer, in the network's range, float32."""
+    spec = denoiser.spec
+    x_t = spec.process.add_noise(x0, eps, t)
+    error = denoiser.predict(x_t, t, cond) - denoiser.target(x0, eps, t)
+    return error.square().flatten(1).mean(1) * weights(spec.process, spec.prediction, t, min_snr)
+
+
+def by_noise(process: Process, t: Tensor, loss: Tensor) -> Tensor:
+    """Sums and counts of the losses [B] in quarters of the time range: [2, NOISE_BINS]."""
+    which = (t / process.t_max * NOISE_BINS).long().clamp(0, NOISE_BINS - 1)
+    sums = torch.zeros(2, NOISE_BINS, dtype=torch.float32, device=loss.device)
+    return sums.index_add_(1, which, torch.stack([loss.float(), torch.ones_like(loss, dtype=torch.float32)]))
