@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from cyclopts import Parameter
@@ -41,8 +41,14 @@ def _flags(schema: type[BaseModel], name: str, without: tuple[str, ...] = ()) ->
     return create_model(name, __config__=ConfigDict(frozen=True), **fields)
 
 
-DataFlags = _flags(DataSettings, "DataFlags")
-TrainFlags = _flags(TrainSettings, "TrainFlags", without=("data",))
+if TYPE_CHECKING:
+
+    class DataFlags(BaseModel): ...
+
+    class TrainFlags(BaseModel): ...
+else:
+    DataFlags = _flags(DataSettings, "DataFlags")
+    TrainFlags = _flags(TrainSettings, "TrainFlags", without=("data",))
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:
@@ -54,7 +60,13 @@ def _given(flags: BaseModel | None) -> dict[str, Any]:
 # ---- check -----------------------------------------------------------------------------------------------------------
 
 
-def check(data: str, *, out: Path | None = None, json_: Annotated[bool, Parameter(name="--json")] = False, flags: Annotated[DataFlags | None, FLAT] = None) -> None:  # type: ignore[valid-type]
+def check(
+    data: str,
+    *,
+    out: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json")] = False,
+    flags: Annotated[DataFlags | None, FLAT] = None,
+) -> None:
     """Read every picture and say what is odd; draw what the model will see.
 
     Example: diffsteer check photos/ --out sheet
@@ -95,7 +107,7 @@ def train(
     recipe: str | None = None,
     dry_run: bool = False,
     json_: Annotated[bool, Parameter(name="--json")] = False,
-    flags: Annotated[TrainFlags | None, FLAT] = None,  # type: ignore[valid-type]
+    flags: Annotated[TrainFlags | None, FLAT] = None,
 ) -> None:
     """Train a model into a run folder, or go on with one: the same command again resumes.
 
@@ -138,7 +150,9 @@ def train(
         return
     if result.already_finished:
         _say(f"{out} is finished; nothing was done. --steps or --epochs with a larger number goes on.")
-    _say(f"done     {result.steps} steps, loss {result.loss:.6f} (mean of the last 100), {result.seconds:.0f} s of training; model in {out}/model")
+    _say(
+        f"done     {result.steps} steps, loss {result.loss:.6f} (mean of the last 100), {result.seconds:.0f} s of training; model in {out}/model"
+    )
     _say(f"pictures {out}/previews/previews.gif, {out}/figures/")
     _say(f"next: diffsteer sample {out} --out {Path(out).name}.png")
 
@@ -237,7 +251,7 @@ def sample(
     json_
         Print the result as one machine-readable object.
     """
-    from diffsteer import sample as drawing
+    from diffsteer import drawing
 
     order = drawing.Order(
         model=model, labels=labels, per_label=per_label, count=count, seeds=seeds, solver=solver, steps=steps, spacing=spacing,

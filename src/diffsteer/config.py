@@ -1,4 +1,4 @@
-"""Every setting once: the command line's flags, the keys of YAML recipes, their defaults and help, and the saved settings come from here."""
+"""Every setting once: flags, keys of YAML recipes, defaults, help and the saved settings all come from here."""
 
 from __future__ import annotations
 
@@ -178,7 +178,9 @@ class TrainSettings(DataSettings):
 
 
 # Settings that may differ from a run folder's when the run is resumed: how long, and those that touch no number of the run.
-RESUME_MAY_CHANGE = frozenset({"budget", "epochs", "steps", "track", "project", "preview_every", "checkpoint_every", "keep", "figures", "loss_ceiling"})
+RESUME_MAY_CHANGE = frozenset(
+    {"budget", "epochs", "steps", "track", "project", "preview_every", "checkpoint_every", "keep", "figures", "loss_ceiling"}
+)
 LENGTHS = ("budget", "epochs", "steps")
 
 

@@ -122,7 +122,11 @@ def by_label(scene: Scene) -> Image.Image:
     """Eight pictures of every label (of the first ten), drawn as the model says."""
     spec = scene.denoiser.spec
     names = spec.label_names[:10] if spec.labelled else None
-    jobs = [Job(label, seed) for seed, label in enumerate(i for i in range(len(names)) for _ in range(EIGHT))] if names else _first_jobs(scene, 64)
+    jobs = (
+        [Job(label, seed) for seed, label in enumerate(i for i in range(len(names)) for _ in range(EIGHT))]
+        if names
+        else _first_jobs(scene, 64)
+    )
     drawn = draw(scene.denoiser, jobs, device=scene.device)
     return pixels.grid(drawn.pictures, columns=EIGHT, row_labels=names, invert=scene.invert)
 
@@ -139,7 +143,10 @@ def film_sheet(x_t: Tensor, x0: Tensor, steps: Sequence[int] | range, *, invert:
 
 def film_frames(x_t: Tensor, x0: Tensor, *, columns: int, invert: bool = False) -> list[Image.Image]:
     """One frame a step: the grid of x_t beside the grid of x0; uint8 [steps, N, C, H, W]."""
-    sides = ((pixels.grid(a, columns=columns, invert=invert), pixels.grid(b, columns=columns, invert=invert)) for a, b in zip(x_t, x0, strict=True))
+    sides = (
+        (pixels.grid(a, columns=columns, invert=invert), pixels.grid(b, columns=columns, invert=invert))
+        for a, b in zip(x_t, x0, strict=True)
+    )
     return [pixels.side_by_side(pair, [f"x, step {k}", "predicted picture"]) for k, pair in enumerate(sides)]
 
 

@@ -99,7 +99,7 @@ def outlook(settings: TrainSettings) -> list[str]:
         length = f"{steps} optimizer steps, {steps * size / data.count:.1f} epochs"
     return [
         *data.notes,
-        f"data     {data.source}: {data.count} pictures, {data.channels} channel(s), {data.height}x{data.width}, {len(data.label_names)} classes",
+        f"data     {data.source}: {data.count} pictures, {data.height}x{data.width}, {data.channels} channel(s), {len(data.label_names)} classes",
         f"network  {type(network).__name__}, {parameters:,} parameters, input padded to multiples of {networks.size_multiple(network)}",
         f"reads    conditioning {spec.conditioning}, predicts {spec.prediction}, process {spec.process.name}",
         f"length   {length}, {size} pictures a step",
@@ -275,7 +275,7 @@ class _Story:
         records = torch.stack([stepped.record for stepped in waiting])
         norms = records[:, 2].clone()
         records = self.accelerator.reduce(records, reduction="sum").double().cpu()
-        rows = []
+        rows: list[dict[str, Any]] = []
         for stepped, record, norm in zip(waiting, records, norms.tolist(), strict=True):
             sums, counts = record[3 : 3 + NOISE_BINS].tolist(), record[3 + NOISE_BINS :].tolist()
             loss = (record[0] / record[1]).item()
@@ -420,7 +420,9 @@ class _Story:
     def _describe(self) -> None:
         spec, settings = self.spec, self.settings
         labels = f"{len(spec.label_names)} labels ({spec.conditioning})" if spec.labelled else "no labels"
-        self.say(f"data     {self.data.source}: {self.data.count} pictures, {spec.height}x{spec.width}, {spec.channels} channel(s), {labels}")
+        self.say(
+            f"data     {self.data.source}: {self.data.count} pictures, {spec.height}x{spec.width}, {spec.channels} channel(s), {labels}"
+        )
         self.say(f"model    {settings.network}, {self.parameters:,} parameters; process {settings.process}, predicts {spec.prediction}")
 
     def _announce(self, resolved: Resolved) -> None:
@@ -483,7 +485,9 @@ def _device(wanted: str) -> str:
     if wanted == "auto":
         return next(name for name, available in there.items() if available)
     if not there[wanted]:
-        raise Mistake(f"--device {wanted}: this machine has none that torch can use; there is {', '.join(n for n, ok in there.items() if ok)}.")
+        raise Mistake(
+            f"--device {wanted}: this machine has none that torch can use; there is {', '.join(n for n, ok in there.items() if ok)}."
+        )
     return wanted
 
 
@@ -491,7 +495,9 @@ def _accelerator(settings: TrainSettings, device: str, out: Path) -> Accelerator
     # A second run in one Python process may want another precision, which accelerate's shared state refuses.
     AcceleratorState._reset_state(reset_partial_state=False)
     precision = {"fp32": "no"}.get(settings.precision, settings.precision)
-    return Accelerator(cpu=device == "cpu", mixed_precision=precision, log_with=list(settings.track) or None, project_dir=str(out / "trackers"))
+    return Accelerator(
+        cpu=device == "cpu", mixed_precision=precision, log_with=list(settings.track) or None, project_dir=str(out / "trackers")
+    )
 
 
 def _compiles(settings: TrainSettings, device: torch.device, say: Say) -> bool:
@@ -509,7 +515,9 @@ def _compiles(settings: TrainSettings, device: torch.device, say: Say) -> bool:
 
 def _flat(settings: TrainSettings) -> dict[str, Any]:
     """Settings as trackers take them: numbers, words and truth values."""
-    return {key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.model_dump(mode="json").items()}
+    return {
+        key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.model_dump(mode="json").items()
+    }
 
 
 def _short(value: float) -> float:

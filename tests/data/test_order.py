@@ -13,7 +13,9 @@ def test_generators_belong_to_their_parts() -> None:
         return torch.randint(0, 2**31, (4,), generator=order_generator(*parts)).tolist()
 
     assert draw(7, "order", 1) == draw(7, "order", 1)
-    assert len({tuple(draw(*parts)) for parts in ((7, "order", 1), (7, "order", 2), (8, "order", 1), (7, "block", 1), (71, "order", ""))}) == 5
+    assert (
+        len({tuple(draw(*parts)) for parts in ((7, "order", 1), (7, "order", 2), (8, "order", 1), (7, "block", 1), (71, "order", ""))}) == 5
+    )
 
 
 @settings(max_examples=60, deadline=None)

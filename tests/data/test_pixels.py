@@ -38,6 +38,11 @@ def ink(image: Image.Image, box: tuple[int, int, int, int]) -> int:
     return int((np.asarray(image.crop(box).convert("L")) < 200).sum())
 
 
+def _scale_of(sheet: Image.Image) -> int:
+    """The factor a sheet of one 16-pixel column was enlarged by."""
+    return (sheet.width - 2 * MARGIN) // 16
+
+
 def sha(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -105,24 +110,33 @@ class TestGrid:
         columns=st.integers(1, 4),
         channels=st.sampled_from([1, 3]),
     )
-    def test_text_stays_off_the_edges_and_off_the_pictures(self, label: str, count: int, columns: int, channels: int) -> None:
-        white = torch.full((count, channels, 16, 16), 255, dtype=torch.uint8)
+    def test_text_stays_off_the_edges_the_gaps_and_the_pictures(self, label: str, count: int, columns: int, channels: int) -> None:
         columns = min(columns, count)
         rows = -(-count // columns)
-        sheet = grid(
-            white, columns=columns, row_labels=[label] * rows, column_labels=[label] * columns, captions=[label] * count, title=label
-        )
+        grey = torch.full((count, channels, 16, 16), 128, dtype=torch.uint8)
+        sheet = grid(grey, columns=columns, row_labels=[label] * rows, column_labels=[label] * columns, captions=[label] * count)
+        cell = 16 * _scale_of(grid(grey[:1], columns=1, captions=[label]))
         width, height = sheet.size
-        edge = 2
-        for box in ((0, 0, width, edge), (0, 0, edge, height), (width - edge, 0, width, height), (0, height - edge, width, height)):
-            assert ink(sheet, box) == 0
-        cell = grid(white[:1], columns=1, captions=[label]).width - 2 * MARGIN
-        for index in range(count):  # counted from the right and the bottom, where nothing but cells and captions stands
-            column, row = index % columns, index // columns
-            caption_height = (height - MARGIN - (rows - 1) * GAP) // rows
-            x = width - MARGIN - (columns - column) * cell - (columns - 1 - column) * GAP
-            assert x >= 0
-            assert caption_height > cell or rows == 1 or row >= 0
+        left = width - MARGIN - columns * (cell + GAP) + GAP
+        row_height = (
+            height
+            - grid(grey[:columns], columns=columns, row_labels=[label], column_labels=[label] * columns, captions=[label] * columns).height
+        )
+        empty = [
+            (0, 0, width, 2),
+            (0, 0, 2, height),
+            (width - 2, 0, width, height),
+            (0, height - 2, width, height),
+            (left - 4, 0, left, height),
+        ]
+        empty += [(left + column * (cell + GAP) - GAP, 0, left + column * (cell + GAP), height) for column in range(1, columns)]
+        assert [box for box in empty if ink(sheet, box)] == []
+        pixels = np.asarray(sheet.convert("L"))
+        top = int(np.flatnonzero((pixels[:, left : left + cell] == 128).all(axis=1))[0])
+        step = row_height // max(1, rows - 1)
+        for index in range(count):
+            x, y = left + index % columns * (cell + GAP), top + index // columns * step
+            assert (pixels[y : y + cell, x : x + cell] == 128).all()
 
     def test_labels_are_drawn_where_they_belong(self) -> None:
         white = torch.full((4, 1, 48, 48), 255, dtype=torch.uint8)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from diffsteer.errors import Mistake
 Encoded = bytes | Path | np.ndarray  # arrays are uint8 [H, W] or [H, W, 3]
 
 # What may be opened, whatever a file is called: PostScript and its like would start other programs.
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO", "PCX")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "ICO", "PCX")
 GREY_MODES = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N", "F"})
 SIXTEEN_BIT_WHITE = 65535
 ORIENTATION = 0x0112  # the EXIF tag: how the camera was held
@@ -102,7 +103,7 @@ def opened(encoded: Encoded) -> Image.Image:
     """The image, its pixels not read yet; close it after use."""
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded)
-    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=FORMATS)
+    return Image.open(io.BytesIO(encoded) if isinstance(encoded, bytes) else encoded, formats=_formats())
 
 
 def in_channels(array: np.ndarray, channels: int) -> np.ndarray:
@@ -112,6 +113,13 @@ def in_channels(array: np.ndarray, channels: int) -> np.ndarray:
     if channels == 1:
         return np.asarray(Image.fromarray(array).convert("L"))[None]
     return array.transpose(2, 0, 1)
+
+
+@lru_cache
+def _formats() -> tuple[str, ...]:
+    """Those of FORMATS that this build of Pillow can open: it raises KeyError when asked for others."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _flat(image: Image.Image, behind: Background) -> Image.Image:

@@ -6,6 +6,7 @@ This file needs torch and diffusers only: a copy of it travels in the model fold
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from diffusers import ModelMixin, UNet2DModel
@@ -99,7 +100,7 @@ class BasicUNet(ModelMixin, ConfigMixin):
     def __init__(self, sample_size: tuple[int, int] = (28, 28), in_channels: int = 1, out_channels: int = 1) -> None:
         super().__init__()
         widths = [in_channels, 32, 64, 64]
-        self.down_layers = nn.ModuleList(nn.Conv2d(i, o, 5, padding=2) for i, o in zip(widths, widths[1:], strict=False))
+        self.down_layers = nn.ModuleList(nn.Conv2d(i, o, 5, padding=2) for i, o in pairwise(widths))
         self.up_layers = nn.ModuleList(nn.Conv2d(i, o, 5, padding=2) for i, o in [(64, 64), (64, 32), (32, out_channels)])
 
     def forward(self, sample: Tensor, timestep: Tensor | None = None, class_labels: Tensor | None = None) -> UNet2DOutput:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import inspect
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import replace
@@ -75,7 +74,8 @@ def pipeline_source() -> str:
     bodies = []
     for module in PIPELINE_MODULES:
         source = inspect.getsource(module)
-        lines, drop = source.splitlines(), set()
+        lines = source.splitlines()
+        drop: set[int] = set()
         tree = ast.parse(source)
         for index, node in enumerate(tree.body):
             docstring = index == 0 and isinstance(node, ast.Expr)
@@ -106,8 +106,8 @@ def _replace_folder(new: Path, place: Path) -> None:
     old = place.with_name(f".{place.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if place.exists():
-        os.replace(place, old)
-    os.replace(new, place)
+        place.rename(old)
+    new.rename(place)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -77,7 +77,7 @@ def _fits(name: str, scheduler_class: Any, process: Process) -> bool:
 
 
 def _prediction(class_name: str, process: Process) -> str:
-    """What to hand the scheduler. v is exact at any noise, and all but PNDM take it, which averages outputs over states, as only eps allows."""
+    """What to hand the scheduler. v is exact at any noise and all take it but PNDM, which averages outputs over states: only eps can be."""
     if process.name == "flow":
         return "flow"
     return "eps" if class_name == "PNDMScheduler" else "v"
@@ -111,12 +111,13 @@ def _build(class_name: str, process: Process, prediction: str, steps: int, overr
 
 
 def _check_schedule(class_name: str, scheduler: Any, process: Process) -> None:
+    """Some options, and a few classes, change the noise schedule itself: what the model was trained on must stay."""
+    same = bool((_times(scheduler, process) <= process.t_max).all())
     if process.variance_preserving:
         alphas = process.alpha_sigma(torch.arange(process.train_steps))[0]
-        if not torch.allclose(scheduler.alphas_cumprod, alphas**2, atol=1e-4):
-            raise Mistake(
-                f"{class_name} with these options walks another noise schedule than the model's {process.name}; try other options"
-            )
+        same = same and torch.allclose(scheduler.alphas_cumprod, alphas**2, atol=1e-4)
+    if not same:
+        raise Mistake(f"{class_name} with these options walks another noise schedule than the model's {process.name}; try other options")
 
 
 def _times(scheduler: Any, process: Process) -> Tensor:

@@ -1,4 +1,4 @@
-"""Steers that mix a denoiser's own answers: clipping to the range of pictures, and label guidance. Each makes a denoiser from a denoiser."""
+"""Steers that mix a denoiser's own answers, each a denoiser made from a denoiser: clipping, and label guidance."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def draw_times(process: Process, kind: str, uniform: Tensor) -> Tensor:
 
 
 def weights(process: Process, prediction: str, t: Tensor, min_snr: float | None) -> Tensor:
-    """The weight [B] of each picture's loss: 1, or min-SNR-gamma (Hang et al. 2023, eq. 6 and section 3.4) in the prediction's own terms."""
+    """The weight [B] of each picture's loss: 1, or min-SNR-gamma (Hang et al. 2023, section 3.4) in the prediction's own terms."""
     if min_snr is None:
         return torch.ones_like(t, dtype=torch.float32)
     alpha, sigma = process.alpha_sigma(t)

@@ -147,8 +147,13 @@ def _draw(ready: _Ready, film: bool) -> Drawn:
             film=film,
             device=ready.device,
             batch=ready.order.batch_size,
-            watch=lambda step: bar.update(1 if step else 0) and None,
+            watch=lambda step: _advance(bar, step),
         )
+
+
+def _advance(bar: tqdm, step: int) -> None:
+    """One more network step; a solver's first item is the start, before any."""
+    bar.update(1 if step else 0)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -278,7 +283,9 @@ def _from_picture(order: Order) -> tuple[Order, list[Job]]:
     text = pixels.read_png_text(path).get(RECIPE)
     if text is None:
         raise Mistake(f"{path} holds no recipe: it was not made by diffsteer sample, or was saved again by a program that drops it.")
-    asked = [name for name in ("labels", "per_label", "count", "seeds", "solver", "steps", "spacing", "guidance_scale") if getattr(order, name)]
+    asked = [
+        name for name in ("labels", "per_label", "count", "seeds", "solver", "steps", "spacing", "guidance_scale") if getattr(order, name)
+    ]
     if asked:
         raise Mistake(f"--from draws the picture as it was; leave --{asked[0].replace('_', '-')} out beside it.")
     values = json.loads(text)

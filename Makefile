@@ -1,0 +1,49 @@
+# Set-up and daily work. Only Python 3.11+ and make are needed; everything goes into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip
+
+.PHONY: setup demo test test-slow lint types format check bench
+
+demo: .venv/.installed
+	$(BIN)/diffsteer demo --out demo
+
+test: .venv/.installed-test
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed-test
+	$(BIN)/python -m pytest -m slow
+
+setup: .venv/.installed-dev
+	$(BIN)/pre-commit install
+
+lint: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/.installed-dev
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+check: lint types test
+
+bench: .venv/.installed-test
+	$(BIN)/python benchmarks/solver_matrix.py
+
+# torch first and alone: a pinned torch that is already there keeps pip from fetching another one for its dependants.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) install -q --disable-pip-version-check -c constraints.txt torch
+	$(PIP) install -q --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(PIP) install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/.installed-dev: .venv/.installed-test
+	$(PIP) install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,75 @@
+"""The library's front: train, load, sample. The command line draws and trains nothing that these do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffsteer import run
+from diffsteer.config import train_settings
+from diffsteer.data import pixels
+from diffsteer.diffusion.denoiser import Denoiser
+from diffsteer.run import Result
+from diffsteer.sampling.draw import Drawn, How, draw, jobs_for
+from diffsteer.sampling.folder import load_model
+
+
+def train(data: str | None = None, out: str | Path = "runs/first", *, recipe: str | None = None, **settings: Any) -> Result:
+    """Trains into the run folder `out`, or goes on with the run that is there.
+
+    settings: the command line's flags with underscores, for example `budget="2m"` or `label_dropout=0.1`. Raises Mistake, Stopped.
+    """
+    given = settings if data is None else {"data": data, **settings}
+    return run.train(train_settings(recipe, given), Path(out))
+
+
+def load(model: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Denoiser:
+    """A denoiser `(x_t, t, cond) -> x0` from a model folder, a run folder, a Hub id or a diffusers pipeline folder. Raises Mistake."""
+    return load_model(str(model), precision, device)
+
+
+def sample(
+    model: Denoiser | str | Path,
+    labels: Sequence[str | int] | None = None,
+    *,
+    per_label: int | None = None,
+    count: int | None = None,
+    seeds: Sequence[int] | None = None,
+    solver: str | None = None,
+    steps: int | None = None,
+    spacing: str | None = None,
+    guidance_scale: float | None = None,
+) -> Pictures:
+    """Pictures by label and seed; what is None is as the model was saved. Raises Mistake."""
+    denoiser = model if isinstance(model, Denoiser) else load(model)
+    words = None if labels is None else [str(label) for label in labels]
+    jobs = jobs_for(denoiser.spec, words, per_label=per_label, count=count, seeds=seeds)
+    device = next(denoiser.network.parameters()).device
+    return Pictures(draw(denoiser, jobs, How(solver, steps, spacing, guidance_scale), device=device), denoiser.spec.label_names)
+
+
+class Pictures:
+    """What `sample` drew: `pixels` uint8 [N, C, H, W], `labels` (names, or None), `seeds`."""
+
+    def __init__(self, drawn: Drawn, label_names: Sequence[str]) -> None:
+        self.pixels = drawn.pictures
+        self.labels = [None if job.label is None else label_names[job.label] for job in drawn.jobs]
+        self.seeds = [job.seed for job in drawn.jobs]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Image.Image:
+        return pixels.to_pil(self.pixels[index])
+
+    def grid(self, columns: int = 8) -> Image.Image:
+        """All pictures in one, the label under each."""
+        captions = [label for label in self.labels if label is not None]
+        return pixels.grid(self.pixels, columns=columns, captions=captions or None)
+
+    def _repr_png_(self) -> bytes | None:
+        """Shows itself in a notebook."""
+        return self.grid()._repr_png_()

@@ -1,0 +1,43 @@
+"""The story so far on built-in data: check, train, sample. What `diffsteer demo` and `make demo` run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from diffsteer import run
+from diffsteer.config import train_settings
+from diffsteer.data.check import check
+from diffsteer.drawing import Order, sample_to
+from diffsteer.errors import Mistake
+
+
+def demo(out: Path, say: Callable[[str], None], started: float) -> None:
+    """Checks, trains on and draws the built-in digits into `out`; run again, it goes on where it was. Raises Mistake."""
+    if out.is_file():
+        raise Mistake(f"{out} is a file; give demo a folder by --out.")
+    say("1. diffsteer check digits")
+    report = check("digits", out=out / "check")
+    for line in report.lines():
+        say(f"   {line}")
+
+    say("\n2. diffsteer train digits --recipe digits")
+    result = run.train(train_settings("digits", {}), out / "run", say=lambda line: say(f"   {line}"), started=started)
+    say(f"   {result.steps} steps, loss {result.loss:.4f}, {result.seconds:.0f} s")
+
+    say("\n3. diffsteer sample: every digit, and how it is drawn")
+    run_folder = str(out / "run")
+    grid = sample_to(Order(model=run_folder, overwrite=True), str(out / "digits.png"))
+    film = sample_to(Order(model=run_folder, per_label=4, columns=8, film=True, overwrite=True), str(out / "film.gif"))
+
+    say("\npictures to look at:")
+    for path, what in (
+        (out / "check" / "sheet.png", "what the model saw"),
+        (out / "run" / "previews" / "previews.gif", "the same seeds, from noise to digits, while it learnt"),
+        (out / "run" / "figures" / "loss.png", "its loss"),
+        (grid.paths[0], "eight of every digit"),
+        (film.paths[0], "pictures being drawn"),
+        (film.paths[1], "the same, step by step"),
+    ):
+        say(f"   {path}   {what}")
+    say(f"\nnext: diffsteer sample {run_folder} --labels 3,7 --per-label 16 --guidance-scale 2 --out threes-and-sevens.png")
