@@ -1,4 +1,4 @@
-"""How close each solver comes to the truth, in every cell of (process x prediction x solver x steps), and how often diffusers' schedulers fail.
+"""How close each solver comes to the truth, in every cell of (process x prediction x solver x steps), with diffusers' schedulers beside.
 
     python benchmarks/solver_matrix.py
 
@@ -9,6 +9,7 @@ benchmarks/results/solver-matrix.json and .md.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
@@ -44,6 +45,8 @@ def bar(steps: int, order: int) -> float:
 
 @dataclass(frozen=True)
 class Cell:
+    """W1 with the exact denoiser and with the erring one; infinite where no finite pixels came out."""
+
     process: str
     prediction: str
     solver: str
@@ -51,9 +54,7 @@ class Cell:
     evaluations: int
     bar: float
     exact: float
-    """W1 with the exact denoiser; infinite where the pixels are not finite or nothing came out."""
     erring: float
-    """The same with 2 % error on the network's output."""
     failure: str = ""
 
     @property
@@ -62,7 +63,7 @@ class Cell:
 
 
 def our_cells(steps_tried: tuple[int, ...] = STEPS, pictures: int = 16, side: int = 32) -> Iterator[Cell]:
-    """Every valid cell. `mix` is Euler's method on flow and has no meaning elsewhere; seed-004 is no sampler of the data and is left out."""
+    """Every valid cell. `mix` is Euler's method on flow and has no meaning elsewhere; seed-004 samples no data's distribution: left out."""
     for solver, spec in SOLVERS.items():
         if solver == "seed-004":
             continue
@@ -151,8 +152,6 @@ def their_run(name: str, process: Process, prediction: str, steps: int, pictures
 def their_loop(
     name: str, process: Process, prediction: str, steps: int, network: Callable[[Tensor, Tensor], Tensor], noise: PictureNoise
 ) -> Tensor:
-    import inspect
-
     import diffusers
 
     scheduler_class = getattr(diffusers, name + "Scheduler")
@@ -188,20 +187,18 @@ def summary(cells: list[Cell]) -> dict[str, Any]:
 
 
 def table(cells: list[Cell]) -> list[str]:
-    """A line a solver: the worst distance over processes and predictions for each number of steps, exact / erring, and the passes."""
-    lines = [f"| solver | {' | '.join(f'{steps} steps' for steps in STEPS)} | passed |", "|---" * (len(STEPS) + 2) + "|"]
+    """A line a solver: for each number of steps the worst distances, exact / erring, of the cells that ran; then crashes and passes."""
+    lines = [f"| solver | {' | '.join(f'{steps} steps' for steps in STEPS)} | crashed | passed |", "|---" * (len(STEPS) + 3) + "|"]
     for solver in dict.fromkeys(cell.solver for cell in cells):
         mine = [cell for cell in cells if cell.solver == solver]
+        ran = [cell for cell in mine if not cell.failure]
         worst = []
         for steps in STEPS:
-            row = [cell for cell in mine if cell.steps == steps]
-            worst.append(f"{_short(max(cell.exact for cell in row))} / {_short(max(cell.erring for cell in row))}")
-        lines.append(f"| {solver} | {' | '.join(worst)} | {sum(cell.passed for cell in mine)} of {len(mine)} |")
+            row = [cell for cell in ran if cell.steps == steps]
+            worst.append(f"{max(cell.exact for cell in row):.3f} / {max(cell.erring for cell in row):.3f}" if row else "none ran")
+        passed = sum(cell.passed for cell in mine)
+        lines.append(f"| {solver} | {' | '.join(worst)} | {len(mine) - len(ran)} | {passed} of {len(mine)} |")
     return lines
-
-
-def _short(value: float) -> str:
-    return "failed" if math.isinf(value) else f"{value:.3f}" if value < 10 else f"{value:.0f}"
 
 
 def choices() -> list[str]:
@@ -220,7 +217,7 @@ def main() -> None:
     start = time.perf_counter()
     ours, theirs = list(our_cells()), list(their_cells())
     about = {
-        "machine": f"one thread of a {platform.machine()} {platform.system()} computer with {os.cpu_count()} cores, no GPU used",
+        "machine": f"one CPU thread ({platform.machine()}, {platform.system()}, {os.cpu_count()} cores); no GPU used",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "diffusers": diffusers.__version__},
         "seed": SEED,
         "pixels": 16 * 32 * 32,
@@ -251,8 +248,8 @@ def main() -> None:
             "",
             f"## diffusers' schedulers, default options: {result['diffusers']['passed']} of {result['diffusers']['cells']} cells pass",
             "",
-            "Of the failures {crashed} crash, {not_finite} are not finite and {over_the_bar} are over the bar, {over_the_bar_with_error_only} of"
-            " them only with the error.".format(**result["diffusers"]),
+            "Failures: {crashed} crash, {not_finite} not finite, {over_the_bar} over the bar, of which {over_the_bar_with_error_only} only"
+            " with the error.".format(**result["diffusers"]),
             "",
             *table(theirs),
             "",

@@ -11,7 +11,9 @@ from PIL import Image
 from diffsteer import run
 from diffsteer.config import train_settings
 from diffsteer.data import pixels
-from diffsteer.diffusion.denoiser import Denoiser
+from diffsteer.device import find_device
+from diffsteer.diffusion.denoiser import PRECISIONS, Denoiser
+from diffsteer.errors import Mistake
 from diffsteer.run import Result
 from diffsteer.sampling.draw import Drawn, How, draw, jobs_for
 from diffsteer.sampling.folder import load_model
@@ -27,8 +29,13 @@ def train(data: str | None = None, out: str | Path = "runs/first", *, recipe: st
 
 
 def load(model: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Denoiser:
-    """A denoiser `(x_t, t, cond) -> x0` from a model folder, a run folder, a Hub id or a diffusers pipeline folder. Raises Mistake."""
-    return load_model(str(model), precision, device)
+    """A denoiser `(x_t, t, cond) -> x0` from a model folder, a run folder, a Hub id or a diffusers pipeline folder. Raises Mistake.
+
+    Its `spec` says what it draws; its `notes`, what you should know about the folder.
+    """
+    if precision not in PRECISIONS:
+        raise Mistake(f"precision is one of {', '.join(PRECISIONS)}; {precision!r} was given.")
+    return load_model(str(model), precision, find_device(device))
 
 
 def sample(

@@ -5,8 +5,10 @@ Exit codes: 0 done; 1 a run could not go on; 2 the user's mistake, said in a sen
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
+import traceback
 from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError
@@ -14,23 +16,28 @@ from cyclopts import App, CycloptsError
 from diffsteer import __version__
 from diffsteer.errors import Mistake, Stopped
 
+# Name: (what it does, an example).
 COMMANDS = {
-    "demo": "The story so far on built-in data: check, train, sample; pictures at the end.",
-    "check": "Read every picture and say what is odd; draw what the model will see.",
-    "train": "Train a model into a run folder, or go on with one.",
-    "sample": "Draw pictures with a model.",
-    "recipes": "List the recipes, or show one.",
+    "demo": ("The story so far on built-in data: check, train, sample; pictures at the end.", "diffsteer demo --out demo"),
+    "check": ("Read every picture and say what is odd; draw what the model will see.", "diffsteer check photos/ --out sheet"),
+    "train": (
+        "Train a model into a run folder, or go on with one: the same command again resumes.",
+        "diffsteer train photos/ --out runs/photos --budget 20m",
+    ),
+    "sample": ("Draw pictures with a model.", "diffsteer sample runs/photos --labels cat,dog --per-label 8 --out pets.png"),
+    "recipes": ("List the recipes, or show one.", "diffsteer recipes show seed-class-conditional"),
 }
 
 app = App(
     name="diffsteer",
     version=__version__,
-    help="Turn a folder of pictures into an image diffusion model that obeys. Start with: diffsteer demo",
+    help="Turn a folder of pictures into an image diffusion model that obeys. Start with: diffsteer demo\n\n"
+    "Example: diffsteer train --help. Anywhere, --debug shows where in the code an error came from.",
     help_format="plaintext",
     result_action="return_value",
 )
-for _name, _help in COMMANDS.items():
-    app.command(f"diffsteer.commands:{_name}", name=_name, help=_help)
+for _name, (_does, _example) in COMMANDS.items():
+    app.command(f"diffsteer.commands:{_name}", name=_name, help=f"{_does}\n\nExample: {_example}")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -57,18 +64,24 @@ def run(words: list[str], debug: bool = False) -> int:
         # The reader of our output has gone (`diffsteer ... | head`): nothing is wrong, and Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A place that cannot be written or read is the user's to mend; an error without a place is ours.
+        if error.filename is None:
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return _said(f"{error.filename}: {(error.strerror or str(error)).lower()}.", 1 if full else 2, error, debug)
     return 0
 
 
 def _said(sentence: str, code: int, error: BaseException, debug: bool) -> int:
     if debug:
-        raise error
+        traceback.print_exception(error)
     sys.stderr.write(f"diffsteer: {sentence}\n")
     return code
 
 
 def _plainly(error: Any) -> str:
-    """A parsing error in our words: the first paragraph of what cyclopts says, and where help is."""
+    """A parsing error in our words: what cyclopts says, and where help is."""
     from pydantic import ValidationError
 
     cause: Any = error.__cause__ or error.__context__
@@ -76,9 +89,9 @@ def _plainly(error: Any) -> str:
         from diffsteer.config import explain
 
         return explain(cause)
-    said = " ".join(str(error).split())
+    said = " ".join(str(error).split()).rstrip(".")
     command = " ".join(error.command_chain) if getattr(error, "command_chain", None) else ""
-    return f"{said.rstrip('.')}. See diffsteer {command + ' ' if command else ''}--help."
+    return f"{said}{'' if said.endswith('?') else '.'} See diffsteer {command + ' ' if command else ''}--help."
 
 
 if __name__ == "__main__":

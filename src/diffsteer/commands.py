@@ -1,8 +1,12 @@
-"""The commands: each turns its arguments into settings, makes one call into the library, and prints the result and what to run next."""
+"""The commands: each turns its arguments into settings, makes one call into the library, and prints the result and what to run next.
+
+What `--help` says of a whole command stands in `cli.COMMANDS`, so that the list of commands is shown without importing this file.
+"""
 
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +20,8 @@ from diffsteer.config import DataSettings, TrainSettings
 from diffsteer.errors import Mistake
 
 FLAT = Parameter(name="*")
+Switch = Annotated[bool, Parameter(negative="", show_default=False)]
+AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 
 
 def _say(line: str = "") -> None:
@@ -32,10 +38,12 @@ def _flags(schema: type[BaseModel], name: str, without: tuple[str, ...] = ()) ->
     for key, field in schema.model_fields.items():
         if key in without:
             continue
-        default = field.get_default()
-        shown = "" if default is None else f" [default: {','.join(map(str, default)) if isinstance(default, tuple) else default}]"
+        default, words = field.get_default(), config.choices(field.annotation)
+        chosen = f" [choices: {', '.join(words)}]" if words else ""
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+        kept = f" [default: {shown}]" if default not in (None, ()) else ""
         kind = bool if field.annotation is bool else str
-        help_text = f"{field.description}{shown}"
+        help_text = f"{field.description}{chosen}{kept}"
         parameter = Parameter(name=f"--{key.replace('_', '-')}", help=help_text, show_default=False, allow_leading_hyphen=True)
         fields[key] = (Annotated[kind | None, parameter], None)
     return create_model(name, __config__=ConfigDict(frozen=True), **fields)
@@ -47,14 +55,13 @@ if TYPE_CHECKING:
 
     class TrainFlags(BaseModel): ...
 else:
-    DataFlags = _flags(DataSettings, "DataFlags")
+    DataFlags = _flags(DataSettings, "DataFlags", without=("streaming",))
     TrainFlags = _flags(TrainSettings, "TrainFlags", without=("data",))
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:
-    """The flags that were given; `none` is how None is written."""
-    values = {} if flags is None else flags.model_dump(exclude_none=True)
-    return {key: None if value == "none" and key in ("clip",) else value for key, value in values.items()}
+    """The flags that were given."""
+    return {} if flags is None else flags.model_dump(exclude_none=True)
 
 
 # ---- check -----------------------------------------------------------------------------------------------------------
@@ -64,12 +71,10 @@ def check(
     data: str,
     *,
     out: Path | None = None,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    json_: AsJson = False,
     flags: Annotated[DataFlags | None, FLAT] = None,
 ) -> None:
     """Read every picture and say what is odd; draw what the model will see.
-
-    Example: diffsteer check photos/ --out sheet
 
     Parameters
     ----------
@@ -82,9 +87,7 @@ def check(
     """
     from diffsteer.data.check import check as look
 
-    options = config.validated(DataSettings, _given(flags), "the settings").model_dump()
-    options.pop("streaming")
-    options.pop("skip_broken")
+    options = config.validated(DataSettings, _given(flags), "the settings").model_dump(exclude={"streaming"})
     report = look(data, out=out, **options)
     if json_:
         _say(json.dumps(report.to_dict(), ensure_ascii=False))
@@ -94,7 +97,7 @@ def check(
     if not report.ok:
         raise Mistake(f"{data} cannot be trained on as it is; what stands in the way is listed above.")
     if not json_:
-        _say(f"next: diffsteer train {data} --out runs/first --budget 10m")
+        _say(f"next: diffsteer train {shlex.quote(data)} --out runs/first --budget 10m")
 
 
 # ---- train -----------------------------------------------------------------------------------------------------------
@@ -105,13 +108,11 @@ def train(
     *,
     out: Path | None = None,
     recipe: str | None = None,
-    dry_run: bool = False,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    dry_run: Switch = False,
+    json_: AsJson = False,
     flags: Annotated[TrainFlags | None, FLAT] = None,
 ) -> None:
     """Train a model into a run folder, or go on with one: the same command again resumes.
-
-    Example: diffsteer train photos/ --out runs/photos --budget 20m
 
     Parameters
     ----------
@@ -131,13 +132,13 @@ def train(
         given["data"] = data
     settings = config.train_settings(recipe, given)
     if dry_run:
-        _dry_run(settings)
+        _dry_run(settings, json_)
         return
     if out is None:
         raise Mistake("Say where the run goes: --out runs/first.")
-    from diffsteer.processes import is_main_process, relaunch
+    from diffsteer.processes import has_gpus, is_main_process, relaunch
 
-    if relaunch(settings.processes):
+    if relaunch(settings.processes, cpu=settings.device == "cpu" or not has_gpus(settings.processes)):
         return
     from diffsteer import run
 
@@ -146,29 +147,32 @@ def train(
         return
     if json_:
         values = {"out": str(result.out), "steps": result.steps, "loss": result.loss, "seconds": result.seconds}
-        _say(json.dumps({**values, "already_finished": result.already_finished}))
+        _say(json.dumps({**values, "resumed": result.resumed, "already_finished": result.already_finished}))
         return
     if result.already_finished:
         _say(f"{out} is finished; nothing was done. --steps or --epochs with a larger number goes on.")
-    _say(
-        f"done     {result.steps} steps, loss {result.loss:.6f} (mean of the last 100), {result.seconds:.0f} s of training; model in {out}/model"
-    )
+    loss = f"loss {result.loss:.6f} (mean of the last {min(100, result.steps)})"
+    _say(f"done     {result.steps} steps, {loss}, {result.seconds:.0f} s of training; model in {out}/model")
     _say(f"pictures {out}/previews/previews.gif, {out}/figures/")
-    _say(f"next: diffsteer sample {out} --out {Path(out).name}.png")
+    _say(f"next: diffsteer sample {shlex.quote(str(out))} --out {shlex.quote(out.resolve().name)}.png")
 
 
-def _dry_run(settings: TrainSettings) -> None:
+def _dry_run(settings: TrainSettings, as_json: bool) -> None:
     """Prints every setting, those that differ from the default marked, then what they make of the data."""
     from diffsteer import run
 
-    defaults = {key: field.get_default() for key, field in TrainSettings.model_fields.items()}
+    fields = {key: field for key, field in TrainSettings.model_fields.items() if key != "data"}
+    differ = [key for key, field in fields.items() if getattr(settings, key) != field.get_default()]
+    lines = run.outlook(settings)
+    if as_json:
+        _say(json.dumps({"settings": settings.model_dump(mode="json"), "differ": differ, "outlook": lines}, ensure_ascii=False))
+        return
     for key, value in settings.model_dump(mode="json").items():
-        default = defaults[key]
-        differs = getattr(settings, key) != default
-        shown = f"   # default: {default}" if differs and key != "data" else ""
-        _say(f"{'*' if differs else ' '} {key}: {value}{shown}")
-    for line in run.outlook(settings):
+        marked = f"   # default: {fields[key].get_default()}" if key in differ else ""
+        _say(f"{'*' if marked else ' '} {key}: {value}{marked}")
+    for line in lines:
         _say(line)
+    _say("next: the same command without --dry-run")
 
 
 def _process_start() -> float:
@@ -193,20 +197,18 @@ def sample(
     steps: int | None = None,
     spacing: str | None = None,
     guidance_scale: float | None = None,
-    film: bool = False,
+    film: Switch = False,
     columns: int | None = None,
-    invert: bool = False,
-    precision: str = "fp32",
+    invert: Switch = False,
+    precision: str | None = None,
     device: str = "auto",
     batch_size: int = 64,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
-    overwrite: bool = False,
-    dry_run: bool = False,
-    json_: Annotated[bool, Parameter(name="--json")] = False,
+    overwrite: Switch = False,
+    dry_run: Switch = False,
+    json_: AsJson = False,
 ) -> None:
     """Draw pictures with a model.
-
-    Example: diffsteer sample runs/photos --labels cat,dog --per-label 8 --out pets.png
 
     Parameters
     ----------
@@ -237,7 +239,7 @@ def sample(
     invert
         Show grey pictures as ink on paper.
     precision
-        fp32, bf16 or fp16; other than fp32, pictures depend a little on their batch.
+        fp32 (the default), bf16 or fp16; other than in fp32, pictures depend a little on their batch.
     device
         auto, cpu, cuda or mps.
     batch_size
@@ -259,14 +261,18 @@ def sample(
         again=from_, overwrite=overwrite,
     )  # fmt: skip
     if dry_run:
-        for line in drawing.outlook(order):
-            _say(line)
+        plan = drawing.outlook(order)
+        _say(
+            json.dumps(plan.to_dict(), ensure_ascii=False)
+            if json_
+            else "\n".join([*plan.lines(), "next: the same command without --dry-run"])
+        )
         return
     if out is None:
         raise Mistake("Say where the pictures go: --out pictures.png (a grid), x.gif (a film), x.npz (arrays) or a folder.")
     written = drawing.sample_to(order, out)
     if json_:
-        _say(json.dumps(written.to_dict()))
+        _say(json.dumps(written.to_dict(), ensure_ascii=False))
         return
     for line in written.lines():
         _say(line)
@@ -275,10 +281,8 @@ def sample(
 # ---- recipes, demo ---------------------------------------------------------------------------------------------------
 
 
-def recipes(action: str | None = None, name: str | None = None, *, json_: Annotated[bool, Parameter(name="--json")] = False) -> None:
+def recipes(action: str | None = None, name: str | None = None, *, json_: AsJson = False) -> None:
     """List the recipes, or show one: its YAML, and its values beside our defaults.
-
-    Example: diffsteer recipes show seed-class-conditional
 
     Parameters
     ----------
@@ -307,13 +311,12 @@ def recipes(action: str | None = None, name: str | None = None, *, json_: Annota
     _say(f"{'setting':18} {'the seed' if name.startswith('seed-') else name:28} {'our default':28} why ours differs")
     for row in rows:
         _say(f"{row['setting']:18} {row['recipe']:28} {row['default']:28} {row['reason']}")
-    _say(f"next: diffsteer train {config.load_recipe(name).get('data', 'DATA')} --recipe {name} --out runs/{name}")
+    data = config.load_recipe(name).get("data", "DATA")
+    _say(f"next: diffsteer train {shlex.quote(data)} --recipe {shlex.quote(name)} --out {shlex.quote(f'runs/{Path(name).stem}')}")
 
 
 def demo(*, out: Path = Path("demo")) -> None:
     """The story so far on built-in data: check, train, sample; pictures at the end. Under 4 minutes on two cores.
-
-    Example: diffsteer demo --out demo
 
     Parameters
     ----------

@@ -7,19 +7,20 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from diffsteer.errors import Mistake
 
 
-def parse_duration(value: Any) -> float:
+def parse_duration(value: Any) -> float | None:
     """Seconds from `90s`, `20m`, `2h` (or a plain number of seconds)."""
-    if isinstance(value, int | float):
-        return float(value)
-    match = re.fullmatch(r"\s*([\d.]+)\s*([smh]?)\s*", str(value))
+    if value is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([smh]?)\s*", str(value))
     if not match:
         raise ValueError(f"{value!r} is no duration; write 90s, 20m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
@@ -27,7 +28,7 @@ def parse_duration(value: Any) -> float:
 
 def parse_size(value: Any) -> Any:
     """(height, width) from `32`, `32x48` or a pair."""
-    if value is None or isinstance(value, tuple | list):
+    if value is None or (isinstance(value, tuple | list) and len(value) == 2):
         return value
     match = re.fullmatch(r"\s*(\d+)(?:\s*[xX]\s*(\d+))?\s*", str(value))
     if not match:
@@ -36,21 +37,55 @@ def parse_size(value: Any) -> Any:
 
 
 def parse_list(value: Any) -> Any:
-    """A tuple from `64,128` or a sequence."""
-    return tuple(piece.strip() for piece in value.split(",") if piece.strip()) if isinstance(value, str) else value
+    """A tuple from `64,128`, `none`, a sequence or a single value."""
+    if isinstance(value, str):
+        return () if value == "none" else tuple(piece.strip() for piece in value.split(",") if piece.strip())
+    return (value,) if isinstance(value, int) else value
+
+
+def parse_switch(value: Any) -> Any:
+    """`on` and `off` as words: YAML reads them, unquoted, as true and false."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
 
 Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
 Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
+Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(parse_switch)]
 
+# Every level that a network of unsaid channels may have is a multiple of it.
+SMALLEST_DEFAULT_CHANNELS = 64
 
 FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label"]
 
 
 class Settings(BaseModel):
-    """Frozen; an unknown key is refused."""
+    """Frozen; an unknown key is refused. `none` takes a number back to "not given"."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_in_words(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {key: None if value == "none" and _takes_no_word_none(cls.model_fields.get(key)) else value for key, value in values.items()}
+
+
+def choices(annotation: Any) -> tuple[str, ...]:
+    """The words that a setting of this type may be; none when it is not a choice."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return tuple(word for inner in get_args(annotation) for word in choices(inner))
+
+
+def _takes_no_word_none(field: FieldInfo | None) -> bool:
+    """Whether a setting may be absent and is no text, to which `none` would be a word like any other."""
+    return (
+        field is not None
+        and type(None) in get_args(field.annotation)
+        and str not in get_args(field.annotation)
+        and not choices(field.annotation)
+    )
 
 
 class DataSettings(Settings):
@@ -63,7 +98,7 @@ class DataSettings(Settings):
     split: str = Field("train", description="Which split of a data set that has several.")
     background: str = Field("white", description="Colour that transparent pictures are laid on.")
     skip_broken: bool = Field(False, description="Go on without unreadable pictures.")
-    streaming: Literal["auto", "on", "off"] = Field("auto", description="Read pictures as they are needed; auto: when memory is short.")
+    streaming: Switch = Field("auto", description="Read pictures as they are needed; auto: when memory is short.")
 
 
 class TrainSettings(DataSettings):
@@ -73,8 +108,8 @@ class TrainSettings(DataSettings):
 
     # the model
     network: Literal["unet", "basic", "conditional-unet"] = Field("unet", description="unet: diffusers' UNet2DModel.")
-    channels: Annotated[tuple[int, ...] | None, BeforeValidator(parse_list)] = Field(
-        None, description="Channels of each level, for example 64,128,128; default: by picture size."
+    channels: Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] | None, BeforeValidator(parse_list)] = Field(
+        None, min_length=1, description="Channels of each level, multiples of 32, for example 64,128,128; default: by picture size."
     )
     layers: int = Field(2, ge=1, description="Residual layers in each level.")
     attention_levels: int = Field(1, ge=0, description="How many of the deepest levels have attention.")
@@ -113,7 +148,7 @@ class TrainSettings(DataSettings):
 
     # the machine
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="The network's arithmetic in training.")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile; auto: on a GPU, where there is a C++ compiler.")
+    compile: Switch = Field("auto", description="torch.compile; auto: on a GPU, where there is a C++ compiler.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
     processes: int = Field(1, ge=1, description="Processes on this machine, started through accelerate.")
     seed: int = Field(0, ge=0, description="Decides order, noise, times, label dropout and first weights.")
@@ -162,6 +197,10 @@ class TrainSettings(DataSettings):
             raise ValueError("--min-snr goes with the predictions eps, v and x0, not flow")
         if self.process == "flow" and self.resolved_prediction == "eps":
             raise ValueError("--prediction eps says nothing about x0 where flow starts, at alpha 0; use flow, v or x0")
+        if self.network == "unet" and self.attention_levels:
+            attended = (self.channels or (SMALLEST_DEFAULT_CHANNELS,))[-self.attention_levels :]
+            if any(width % self.head_dim for width in attended):
+                raise ValueError(f"--head-dim {self.head_dim} does not divide the channels {attended} of the levels with attention")
         return self
 
     @property
@@ -175,6 +214,31 @@ class TrainSettings(DataSettings):
     @property
     def resolved_times(self) -> str:
         return self.times or {"flow": "logit-normal", "edm": "edm"}.get(self.process, "uniform")
+
+
+class PictureRecipe(Settings):
+    """What a PNG drawn by `diffsteer sample` holds, so that it can be drawn again."""
+
+    class Picture(Settings):
+        """One picture: the label's name, None in a model without labels."""
+
+        label: str | None
+        seed: int = Field(ge=0, lt=2**63)
+
+    version: str
+    model: str
+    shows: Literal["grid", "picture", "film"] = Field(
+        description="What the PNG itself is: a grid, a single picture or the sheet of a film."
+    )
+    solver: str
+    steps: int = Field(ge=1)
+    spacing: str | None
+    guidance_scale: float
+    steer: tuple[str, ...]
+    precision: Literal["fp32", "bf16", "fp16"]
+    invert: bool
+    columns: int | None = Field(ge=1)
+    pictures: tuple[Picture, ...] = Field(min_length=1)
 
 
 # Settings that may differ from a run folder's when the run is resumed: how long, and those that touch no number of the run.
@@ -197,7 +261,7 @@ def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     unknown = [key for key in values if key not in kind.model_fields]
     if unknown:
         near = get_close_matches(unknown[0].replace("-", "_"), kind.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the keys are {', '.join(kind.model_fields)}."
+        hint = f"did you mean {near[0]}?" if near else "the settings are the flags that diffsteer train --help lists."
         raise Mistake(f"There is no setting {unknown[0]!r} in {where}; {hint}")
     try:
         return kind(**values)
@@ -209,14 +273,27 @@ def explain(error: ValidationError) -> str:
     """A validation error in one sentence, with the flag's name."""
     first = error.errors()[0]
     flag = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else ""
-    said = str(first["msg"]).removeprefix("Value error, ").removeprefix("Input should be ").rstrip(".")
+    said = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     if not flag:
         return said[:1].upper() + said[1:] + "."
+    if first["type"] == "missing" and first["loc"] == ("data",):
+        return "No data is given; say where the pictures are, for example diffsteer train photos/ --out runs/photos."
     if first["type"] == "value_error":
         return f"{flag}: {said}."
-    if first["type"] == "missing":
-        return f"{flag.removeprefix('--')} is missing; say where the pictures are."
-    return f"{flag} should be {said}; {first['input']!r} was given."
+    if first["type"] == "too_short":
+        return f"{flag} names nothing."
+    for theirs, ours in PYDANTIC_WORDS.items():
+        said = said.replace(theirs, ours)
+    return f"{flag} should be {said.split(', unable to')[0]}; {first['input']!r} was given."
+
+
+PYDANTIC_WORDS = {
+    "Input should be ": "",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid boolean": "true or false",
+    "greater than or equal to": "at least",
+}
 
 
 # ---- recipes ---------------------------------------------------------------------------------------------------------
@@ -233,7 +310,10 @@ def recipe_text(recipe: str) -> str:
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
             raise Mistake(f"There is no recipe file {recipe}.")
-        return path.read_text(encoding="utf-8")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise Mistake(f"The recipe {recipe} is no text in UTF-8.") from None
     names = recipe_names()
     if recipe not in names:
         near = get_close_matches(recipe, names, n=1)
@@ -258,42 +338,94 @@ def beside_defaults(recipe: str) -> list[dict[str, str]]:
     settings = train_settings(recipe, {} if "data" in load_recipe(recipe) else {"data": "DATA"})
     rows = []
     for key, field in TrainSettings.model_fields.items():
-        value, default = getattr(settings, key), field.get_default()
+        value, default = _plain(key, getattr(settings, key)), _plain(key, field.get_default())
         if key != "data" and value != default:
-            rows.append({"setting": key, "recipe": _plain(value), "default": _plain(default), "reason": WHY_DEFAULT.get(key, "")})
+            rows.append({"setting": key, "recipe": value, "default": default, "reason": WHY_DEFAULT[key]})
     return rows
 
 
-def _plain(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else "chosen by the data" if value is None else str(value)
+def _plain(key: str, value: Any) -> str:
+    if value is None:
+        return NOT_GIVEN.get(key, "not set")
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+# What it means that a setting is not given.
+NOT_GIVEN = {
+    "size": "by the data",
+    "image_column": "found",
+    "label_column": "found",
+    "caption_column": "found",
+    "channels": "by picture size",
+    "conditioning": "by the data",
+    "prediction": "by the process",
+    "times": "by the process",
+    "min_snr": "off",
+    "clip": "off",
+    "epochs": "30",
+    "preview_every": "a tenth of the run",
+    "checkpoint_every": "a tenth of the run",
+    "spacing": "the solver's own",
+    "loss_ceiling": "by the losses",
+}
 
 
 # Why our default is what it is, shown beside a recipe's value.
 WHY_DEFAULT = {
+    "size": "pictures are taken as they are, but for large ones",
+    "image_column": "most tables have one column of pictures",
+    "label_column": "most tables have one column of labels",
+    "caption_column": "most tables have at most one column of text",
+    "split": "the part that is meant for training",
+    "background": "paper is white",
+    "skip_broken": "a picture is left out only by your word",
+    "streaming": "memory is faster than the disk, while there is enough of it",
+    "network": "UNet2DModel opens in stock diffusers",
+    "channels": "more levels for larger pictures",
+    "layers": "two are enough at these sizes",
+    "attention_levels": "attention pays at the coarsest level; it is slow elsewhere",
+    "head_dim": "heads 8 wide waste the matrix units; 32 or 64 fill them",
+    "dropout": "short runs do not overfit",
+    "feed_time": "a network that knows the noise level need not guess it",
+    "conditioning": "a label added to the time embedding reaches every layer",
+    "class_emb_size": "the lesson's own length",
+    "label_dropout": "a null class makes label guidance possible",
     "process": "flow's straight paths draw well in few steps",
     "noise": "Gaussian noise is what the theory and every solver assume",
     "prediction": "v and flow are unmoved by small errors where eps is divided by alpha",
     "pixel_range": "[-1, 1] has the noise's mean, and any last layer can reach it",
-    "feed_time": "a network that knows the noise level need not guess it",
     "times": "logit-normal spends steps where the loss is hard",
-    "channels": "by picture size",
-    "attention_levels": "attention pays at the coarsest level; it is slow elsewhere",
-    "head_dim": "heads 8 wide waste the matrix units; 32 or 64 fill them",
-    "conditioning": "a label added to the time embedding reaches every layer",
-    "label_dropout": "a null class makes label guidance possible",
-    "network": "UNet2DModel opens in stock diffusers",
+    "min_snr": "logit-normal times do its work already",
+    "flip": "a mirrored digit or word is another one",
+    "batch_size": "fits a laptop, and keeps the gradient calm",
+    "accumulate": "more steps are worth more than larger ones",
+    "lr": "right for networks of this size, with warm-up and decay",
     "optimizer": "decoupled weight decay",
+    "weight_decay": "AdamW's usual value",
     "warmup": "Adam's first steps are too long",
     "decay": "a rate that falls to 0 gives a better model for the same time",
     "clip": "one bad batch must not undo the run",
-    "ema": "averaged weights draw better pictures than the last ones",
     "last_batch": "every step sees a full batch",
+    "ema": "averaged weights draw better pictures than the last ones",
+    "ema_decay": "long enough for long runs; it warms up in short ones",
+    "precision": "the same numbers on every machine",
+    "compile": "worth its minutes on a GPU only",
+    "device": "the fastest there is",
+    "processes": "one machine, one process",
+    "seed": "any will do",
+    "budget": "epochs are the same on every machine",
+    "epochs": "long enough for a few thousand pictures",
+    "steps": "epochs grow with the data",
+    "preview_every": "ten pictures tell the story",
+    "checkpoint_every": "a kill costs a tenth of the run at most",
+    "keep": "the newest, and the one before it",
+    "track": "metrics.jsonl and pictures are always written",
+    "project": "a name to find it by",
     "solver": "dpm++2m needs 20 evaluations where ancestral sampling needs 1,000",
     "sample_steps": "enough for dpm++2m",
     "spacing": "the solver's own grid was measured for it",
     "figures": "what most runs want to see",
     "loss_ceiling": "the axis fits the losses",
-    "epochs": "long enough for a few thousand pictures",
 }
 
 

@@ -1,17 +1,24 @@
-"""Several processes on one machine: the command starts itself again under accelerate, once for each, and watches them."""
+"""Several processes on one machine: the command starts itself again, once for each, with the environment that accelerate (torch.distributed)
+reads, and watches over them."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import time
 
 from diffsteer.errors import Stopped
 
+# How long the others may take to notice that one has gone, say so and save nothing, before they are ended.
+PATIENCE = 30.0
+LAUNCHED = "DIFFSTEER_LAUNCHED"
+
 
 def launched() -> bool:
-    """Whether this process is one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    """Whether this process is one of several, started here or by `accelerate launch` or torchrun."""
+    return LAUNCHED in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def is_main_process() -> bool:
@@ -19,16 +26,54 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def relaunch(processes: int) -> bool:
+def has_gpus(count: int) -> bool:
+    """Whether this machine has a GPU for each of so many processes."""
+    import torch
+
+    return torch.cuda.device_count() >= count
+
+
+def relaunch(processes: int, cpu: bool) -> bool:
     """Runs this command line again in `processes` processes and waits for them; False where there is nothing to do. Raises Stopped."""
     if processes == 1 or launched():
         return False
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--num_machines", "1"]
-    words += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    import torch
-
-    words += ["--multi_gpu"] if torch.cuda.device_count() >= processes else ["--cpu"]
-    ended = subprocess.run([*words, "--module", "diffsteer.cli", *sys.argv[1:]], check=False)
-    if ended.returncode:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {LAUNCHED: "1", "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1"}
+    shared |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(_threads(processes)))}
+    if cpu:
+        shared["ACCELERATE_USE_CPU"] = "true"
+    command = [sys.executable, "-m", "diffsteer.cli", *sys.argv[1:]]
+    ranks = [
+        subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)
+    ]
+    codes = _watched(ranks)
+    if 130 in codes:
+        raise KeyboardInterrupt
+    if 2 in codes:
+        sys.exit(2)  # a mistake, which the first process has put in a sentence
+    if any(codes):
         raise Stopped("A process of this run ended before its time. Run the same command to go on from the newest checkpoint.")
     return True
+
+
+def _watched(ranks: list[subprocess.Popen[bytes]]) -> list[int]:
+    """Exit codes of all, once all have ended; when one fails, the others get a while to end by themselves."""
+    deadline = None
+    while any(rank.poll() is None for rank in ranks):
+        try:
+            time.sleep(0.1)
+        except KeyboardInterrupt:
+            continue  # the processes got it too, and are saving
+        if deadline is None and any(rank.poll() for rank in ranks):
+            deadline = time.monotonic() + PATIENCE
+        if deadline is not None and time.monotonic() > deadline:
+            for rank in ranks:
+                rank.kill()
+    return [rank.wait() for rank in ranks]
+
+
+def _threads(processes: int) -> int:
+    """Threads for each process, so that together they fill the machine's cores once."""
+    return max(1, (os.cpu_count() or 1) // processes)

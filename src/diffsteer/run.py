@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,29 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
         if _finished(folder, settings):
             return _result(folder, resumed=False, already_finished=True)
     device = _device(settings.device)
+    if settings.processes > 1 and device == "cuda" and torch.cuda.device_count() < settings.processes:
+        device = "cpu"
     if settings.precision == "fp16" and device == "cpu":
         raise Mistake("--precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
 
-    data = _data(settings)
-    network, spec = build_model(settings, data)
     accelerator = _accelerator(settings, device, out)
+    # No process may write into the folder before all have seen whether it was there.
+    accelerator.wait_for_everyone()
+    data = _data(settings, "auto" if not begun or settings.streaming != "auto" else "on" if folder.resolved().streamed else "off")
+    network, spec = build_model(settings, data)
     say = say if accelerator.is_main_process else _silent
     for note in data.notes:
         say(note)
     story = _Story(settings, folder, data, network, spec, accelerator, say, started or time.time())
     try:
         return story.go_on() if begun else story.begin()
+    except RuntimeError as error:
+        if accelerator.num_processes > 1 and not isinstance(error, Stopped):
+            raise Stopped(
+                f"Process {accelerator.process_index} of {accelerator.num_processes} lost another at step {story.training.step}. "
+                "Run the same command to go on from the newest checkpoint."
+            ) from error
+        raise
     finally:
         accelerator.end_training()
 
@@ -99,7 +111,8 @@ def outlook(settings: TrainSettings) -> list[str]:
         length = f"{steps} optimizer steps, {steps * size / data.count:.1f} epochs"
     return [
         *data.notes,
-        f"data     {data.source}: {data.count} pictures, {data.height}x{data.width}, {data.channels} channel(s), {len(data.label_names)} classes",
+        f"data     {data.source}: {data.count} pictures, {data.height}x{data.width}, {data.channels} channel(s), "
+        f"{len(data.label_names)} classes",
         f"network  {type(network).__name__}, {parameters:,} parameters, input padded to multiples of {networks.size_multiple(network)}",
         f"reads    conditioning {spec.conditioning}, predicts {spec.prediction}, process {spec.process.name}",
         f"length   {length}, {size} pictures a step",
@@ -196,8 +209,8 @@ class _Story:
         start = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device) if self.main else None
         preview_seconds = time.perf_counter() - first
         steps = self._length() or self._steps_in(self._budget(), preview_seconds)
-        resolved = self._resolve(steps)
         self._set_plan(steps)
+        resolved = self._resolve(steps)
         if self.main:
             self.folder.write(self.settings, resolved)
             assert start is not None
@@ -221,6 +234,7 @@ class _Story:
             raise Mistake(f"{self.folder.path} has {done} steps already, more than the {resolved.steps} asked for.")
         self._set_plan(resolved.steps)
         resolved = replace(resolved, finished=False, lr_schedule=self._schedule())
+        self.accelerator.wait_for_everyone()  # all have read the folder; now it may change
         if self.main:
             self.folder.sweep()
             self.folder.write(self.settings, resolved)
@@ -258,6 +272,8 @@ class _Story:
                     flush()
                     self._checkpoint()
         except KeyboardInterrupt:
+            if self.accelerator.num_processes > 1:
+                raise  # the processes may be in different steps, so nothing they could save together would be one state
             flush()
             self._checkpoint()
             self._save_model()
@@ -369,20 +385,30 @@ class _Story:
         training = self.training
         before = {group: {name: value.clone() for name, value in tensors.items()} for group, tensors in training.tensors().items()}
         state = training.state()
-        times = []
-        for _ in training.run():
-            torch.cuda.synchronize() if training.accelerator.device.type == "cuda" else None
-            times.append(time.perf_counter())
-            if len(times) >= 4 and (times[-1] - times[1] > 0.04 * budget or len(times) > 200):
-                break
+        steps_taken = training.run()
+        self._seconds_a_step(steps_taken, 2)  # the first steps warm up, and compile
+        each = self._seconds_a_step(steps_taken, 2)
+        each = self._seconds_a_step(steps_taken, min(200, max(4, int(0.04 * budget / each))))
+        steps_taken.close()
         training.load(before, state)
-        each = (times[-1] - times[1]) / (len(times) - 2)
         spent = time.time() - self.started
         # Ten more previews, and the end: a film, the figures, the model. Measured pictures cost what the first preview did.
         after = 11 * preview_seconds + 2.0 + self._figure_seconds(preview_seconds)
-        steps = max(10, int((budget - spent - after) / each))
-        shared = torch.tensor([steps], device=training.accelerator.device)
-        return int(self.accelerator.reduce(shared, reduction="sum").item() // self.accelerator.num_processes)
+        return max(10, int(self._shared(budget - spent - after) / each))
+
+    def _seconds_a_step(self, steps: Iterator[Stepped], count: int) -> float:
+        """The mean time of the next `count` steps, the same number on every process."""
+        start = time.perf_counter()
+        for _ in islice(steps, count):
+            pass
+        if self.accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return self._shared((time.perf_counter() - start) / count)
+
+    def _shared(self, value: float) -> float:
+        """The processes' mean: what they decide from it, they decide alike."""
+        shared = torch.tensor([value], device=self.accelerator.device, dtype=torch.float32)
+        return float(self.accelerator.reduce(shared, reduction="mean").item())
 
     def _figure_seconds(self, preview_seconds: float) -> float:
         """About what the figures cost, in network evaluations against those of a preview."""
@@ -408,6 +434,7 @@ class _Story:
             pictures=self.data.count,
             label_names=tuple(self.data.label_names),
             lr_schedule=self._schedule(),
+            streamed=self.data.streamed,
         )
 
     def _schedule(self) -> str:
@@ -464,7 +491,8 @@ def _result(folder: RunFolder, *, resumed: bool, already_finished: bool = False)
     return Result(folder.path, rows[-1]["step"], sum(last) / len(last), rows[-1]["seconds"], resumed, already_finished)
 
 
-def _data(settings: TrainSettings) -> Pictures:
+def _data(settings: TrainSettings, streaming: str | None = None) -> Pictures:
+    """The pictures; `streaming` is what an earlier run on them did, whose order a resumed run must keep."""
     wanted = settings.network == "conditional-unet" or settings.conditioning not in (None, "none")
     return load_pictures(
         settings.data,
@@ -475,7 +503,7 @@ def _data(settings: TrainSettings) -> Pictures:
         split=settings.split,
         background=settings.background,
         skip_broken=settings.skip_broken,
-        streaming=settings.streaming,
+        streaming=streaming or settings.streaming,  # type: ignore[arg-type]
         need_labels=wanted,
     )
 

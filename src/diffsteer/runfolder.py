@@ -28,6 +28,7 @@ class Resolved:
     pictures: int
     label_names: tuple[str, ...]
     lr_schedule: str
+    streamed: bool
     finished: bool = False
 
 

@@ -134,6 +134,10 @@ class TestDirectionAndSize:
         data = encoded(Image.new("RGBA", (24, 16)), "PNG", exif=exif)
         assert decode(data, WHITE).shape == (24, 16, 3)
 
+    def test_damaged_exif_does_not_cost_the_picture(self) -> None:
+        data = encoded(Image.new("RGB", (24, 16), "white"), "JPEG", exif=b"Exif\0\0nonsense and more of it")
+        assert decode(data, WHITE).shape == (16, 24, 3)
+
     def test_wide_pictures_are_cropped_about_the_centre_not_squashed(self) -> None:
         image = Image.new("L", (64, 16), 0)
         image.paste(255, (24, 0, 40, 16))

@@ -49,3 +49,9 @@ def test_a_streamed_block_reads_from_all_over_a_set_sorted_by_class() -> None:
 def test_a_streamed_block_reads_neighbours_together() -> None:
     rows = streamed(50_000, 0, 0, 0, BLOCK)
     assert len((rows // RUN).unique()) == BLOCK // RUN
+
+
+def test_blocks_are_shuffled_differently() -> None:
+    rows = streamed(4 * BLOCK, 0, 0, 0, 4 * BLOCK).reshape(4, BLOCK)
+    insides = {tuple((block % RUN).tolist()) for block in rows}
+    assert len(insides) == 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,13 @@ class CheckReport:
     duplicates: tuple[tuple[str, ...], ...]
     modes: dict[str, int]
     sizes: dict[str, int]  # most common first
-    classes: dict[str, int]
-    unlabelled: int
     channels: int
     height: int
     width: int
     notes: tuple[str, ...]
-    problems: tuple[str, ...]
+    classes: dict[str, int] = field(default_factory=dict)
+    unlabelled: int = 0
+    problems: tuple[str, ...] = ()
     sheet: str | None = None
 
     @property
@@ -103,12 +103,17 @@ def check(
     opened = open_source(data, Wanted(split, image_column, label_column, caption_column))
     results = list(read_each(opened.rows, range(opened.count), lambda _, encoded: _see(encoded, behind)))
     seen = {index: result for index, result in enumerate(results) if isinstance(result, _Seen)}
-    looks = [one.look for one in seen.values()]
-    shape = choose_shape(looks, size) if looks else Shape(0, 0, 0)
+    broken = [result for result in results if isinstance(result, Unreadable)]
     source, label_problems = _labels(opened, need_labels)
-    report = _report(source, opened, results, seen, shape, size, skip_broken)
-    report = replace(report, problems=report.problems + label_problems)
-    if out is None or not looks:
+    shape = choose_shape([one.look for one in seen.values()], size) if seen else None
+    report = _report(source, seen, broken, shape, asked=size is not None)
+    report = replace(
+        report,
+        classes=_class_counts(opened),
+        unlabelled=0 if opened.labels is None else int((opened.labels == HOLE).sum()),
+        problems=(*_picture_problems(source, seen, broken, skip_broken), *label_problems),
+    )
+    if out is None or shape is None:
         return report
     path = Path(out) / "sheet.png"
     write_png(_sheet(source, sorted(seen), shape, behind), path)
@@ -129,48 +134,51 @@ def _labels(opened: Source, need_labels: bool) -> tuple[Source, tuple[str, ...]]
         return opened.without_labels(), (str(mistake),)
 
 
-def _report(
-    source: Source,
-    opened: Source,
-    results: Sequence[_Seen | Unreadable],
-    seen: dict[int, _Seen],
-    shape: Shape,
-    size: tuple[int, int] | None,
-    skip_broken: bool,
-) -> CheckReport:
+def _report(source: Source, seen: dict[int, _Seen], broken: Sequence[Unreadable], shape: Shape | None, asked: bool) -> CheckReport:
+    """What the pictures themselves tell; labels and verdicts are added by the caller."""
     name = source.rows.name
-    places, looks = list(seen), [one.look for one in seen.values()]
-    broken = {name(one.index): one.reason for one in results if isinstance(one, Unreadable)}
-    small = [places[place] for place in too_small(looks)]
+    looks = [one.look for one in seen.values()]
+    groups = _duplicates(seen)
     modes = Counter(found.mode for found in looks)
-    odd = {mode: tuple(name(index) for index, one in seen.items() if one.look.mode == mode) for mode in modes if mode not in PLAIN_MODES}
-    groups = [[places[place] for place in group] for group in duplicates([one.digest for one in seen.values()])]
-    notes = source.notes + tuple(shape_notes(looks, shape, size is not None)) + duplicate_notes(groups, source.rows)
+    sizes = Counter((found.height, found.width) for found in looks)
+    notes = source.notes + (tuple(shape_notes(looks, shape, asked)) if shape else ()) + duplicate_notes(groups, source.rows)
     return CheckReport(
         source=source.data,
         count=source.count,
-        unreadable=broken,
-        tiny={name(index): f"{seen[index].look.height}x{seen[index].look.width}" for index in small},
-        odd_modes=odd,
+        unreadable={name(one.index): one.reason for one in broken},
+        tiny={name(index): f"{seen[index].look.height}x{seen[index].look.width}" for index in _tiny(seen)},
+        odd_modes={mode: _of_mode(source, seen, mode) for mode in modes if mode not in PLAIN_MODES},
         duplicates=tuple(tuple(name(index) for index in group) for group in groups),
         modes=dict(modes.most_common()),
-        sizes={f"{height}x{width}": number for (height, width), number in _sizes(looks).most_common()},
-        classes=_class_counts(opened),
-        unlabelled=0 if opened.labels is None else int((opened.labels == HOLE).sum()),
-        channels=shape.channels,
-        height=shape.height,
-        width=shape.width,
+        sizes={f"{height}x{width}": number for (height, width), number in sizes.most_common()},
+        channels=shape.channels if shape else 0,
+        height=shape.height if shape else 0,
+        width=shape.width if shape else 0,
         notes=notes,
-        problems=tuple(_problems(source, broken, small, seen, skip_broken)),
     )
 
 
-def _problems(source: Source, broken: dict[str, str], small: Sequence[int], seen: dict[int, _Seen], skip_broken: bool) -> Iterator[str]:
-    if broken and (not skip_broken or not seen):
+def _duplicates(seen: dict[int, _Seen]) -> list[list[int]]:
+    places = list(seen)
+    return [[places[place] for place in group] for group in duplicates([one.digest for one in seen.values()])]
+
+
+def _tiny(seen: dict[int, _Seen]) -> list[int]:
+    places = list(seen)
+    return [places[place] for place in too_small([one.look for one in seen.values()])]
+
+
+def _of_mode(source: Source, seen: dict[int, _Seen], mode: str) -> tuple[str, ...]:
+    return tuple(source.rows.name(index) for index, one in seen.items() if one.look.mode == mode)
+
+
+def _picture_problems(source: Source, seen: dict[int, _Seen], broken: Sequence[Unreadable], skip_broken: bool) -> Iterator[str]:
+    if broken and not (skip_broken and seen):
         verb = "picture cannot be read; repair or remove it" if len(broken) == 1 else "pictures cannot be read; repair or remove them"
-        yield f"{len(broken):,} {verb}" + (", or train with --skip-broken." if seen else ".")
-    if small:
-        yield str(too_small_mistake([source.rows.name(index) for index in small], [seen[index].look for index in small]))
+        yield f"{len(broken):,} {verb}" + (", or go on without by --skip-broken." if seen else ".")
+    tiny = _tiny(seen)
+    if tiny:
+        yield str(too_small_mistake([source.rows.name(index) for index in tiny], [seen[index].look for index in tiny]))
 
 
 def _class_counts(source: Source) -> dict[str, int]:
@@ -180,20 +188,16 @@ def _class_counts(source: Source) -> dict[str, int]:
     return dict(zip(source.label_names, counts.tolist(), strict=True))
 
 
-def _sizes(looks: Sequence[Look]) -> Counter[tuple[int, int]]:
-    return Counter((found.height, found.width) for found in looks)
-
-
 def _sheet(source: Source, readable: Sequence[int], shape: Shape, behind: Background) -> Image.Image:
     """Up to 8 pictures of each of up to 10 classes, a class a row; or 64 pictures of data without classes."""
-    title = f"{source.data}: {source.count:,} pictures, {shape} {'grey' if shape.channels == 1 else 'colour'}"
+    title = f"{Path(source.data).name or source.data}: {source.count:,} pictures, {shape} {'grey' if shape.channels == 1 else 'colour'}"
     if source.labels is None:
         chosen = [readable[place] for place in evenly(len(readable), WITHOUT_CLASSES)]
         return grid(_pixels(source, chosen, shape, behind), columns=PER_CLASS, captions=_captions(source, chosen), title=title)
     names = source.label_names
     shown = [label for label in evenly(len(names), MOST_CLASSES) if any(source.labels[index] == label for index in readable)]
     rows = [index for label in shown for index in _row_of(source.labels, label, readable)]
-    title += f", {len(shown)} of {len(names)} classes" if len(shown) < len(names) else f", {len(names)} classes"
+    title += f", {len(shown)} of {len(names)} classes" if len(shown) < len(names) else f", {len(names)} class{'es' * (len(names) != 1)}"
     return grid(
         _pixels(source, rows, shape, behind),
         columns=PER_CLASS,
@@ -231,7 +235,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
         yield f"sizes: {_counted(report.sizes)}"
         yield f"modes: {_counted(report.modes)}"
     if report.classes:
-        yield f"{len(report.classes):,} classes: {_counted(report.classes, most=20)}"
+        yield f"classes ({len(report.classes):,}): {_counted(report.classes, most=20)}"
     if report.unlabelled:
         yield f"without a label: {report.unlabelled:,}"
     for mode, names in report.odd_modes.items():

@@ -112,15 +112,20 @@ def class_ids(values: Sequence[Any], column: str, data: str, names: Sequence[str
     missing = [value is None or value == "" or value in (HOLE, str(HOLE)) for value in values]
     if names is not None:
         return _named_ids(values, missing, names, column, data), tuple(names)
-    distinct = sorted({str(value) for value, gone in zip(values, missing, strict=True) if not gone}, key=natural)
+    labels, distinct = numbered([None if gone else str(value) for value, gone in zip(values, missing, strict=True)])
     if len(distinct) > FEW_ANYWAY and len(distinct) * 2 > len(values):
         raise Mistake(
             f"The column {column!r} of {data} has {len(distinct):,} different values in {len(values):,} rows: too many to be classes. "
             "Name another with --label-column, or train with --conditioning none."
         )
+    return labels, distinct
+
+
+def numbered(names: Sequence[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Class names, None where one is missing -> (ids int64 `[N]` with HOLE, the distinct names in natural order)."""
+    distinct = sorted({name for name in names if name is not None}, key=natural)
     ids = {name: number for number, name in enumerate(distinct)}
-    labels = [HOLE if gone else ids[str(value)] for value, gone in zip(values, missing, strict=True)]
-    return np.array(labels, dtype=np.int64), tuple(distinct)
+    return np.array([HOLE if name is None else ids[name] for name in names], dtype=np.int64), tuple(distinct)
 
 
 def natural(text: str) -> tuple[list[tuple[int, int, str]], str]:

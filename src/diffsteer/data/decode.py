@@ -161,4 +161,7 @@ def _has_alpha(image: Image.Image) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    return int(image.getexif().get(ORIENTATION, 1))
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # damaged EXIF raises nearly anything, and the picture itself may be whole
+        return 1

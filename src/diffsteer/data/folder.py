@@ -9,15 +9,13 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from diffsteer.data.columns import Column, choose_caption, choose_label, class_ids, natural
+from diffsteer.data.columns import Column, Kind, choose_caption, choose_label, class_ids, natural, numbered
 from diffsteer.data.decode import Encoded
-from diffsteer.data.rows import HOLE, Source, Wanted, named
+from diffsteer.data.rows import Source, Wanted, named
 from diffsteer.errors import Mistake
 
 SUFFIXES = frozenset(
@@ -74,12 +72,15 @@ def open_folder(data: str, folder: Path, wanted: Wanted) -> Source:
         contents.others[metadata.suffix] -= 1
     if not contents.pictures:
         raise Mistake(_nothing_found(folder, contents))
-    source = Source(data, FileRows(folder, tuple(contents.pictures)), notes=tuple(_notes(data, contents)))
-    source = _labelled_by_folder(source, contents.pictures)
+    notes = tuple(_notes(data, contents))
     if metadata is None:
         wanted.refuse_columns(data, "is a folder without metadata.csv or metadata.jsonl, so it has no columns")
-        return source
-    return _with_metadata(source, folder, contents.pictures, metadata, wanted)
+        return _labelled_by_folder(Source(data, FileRows(folder, tuple(contents.pictures)), notes=notes))
+    entries = {_file_of(entry, metadata): entry for entry in _read_metadata(metadata)}
+    found = set(contents.pictures)
+    missing = [name for name in entries if name not in found]  # met again as pictures that cannot be read
+    source = Source(data, FileRows(folder, (*contents.pictures, *missing)), notes=notes)
+    return _with_metadata(_labelled_by_folder(source), entries, f"{data} ({metadata.name})", wanted)
 
 
 def _split_folder(data: str, folder: Path, wanted: Wanted) -> Path:
@@ -140,35 +141,30 @@ def _counted(others: Counter[str]) -> str:
     return f"{others.total():,} {'file' if others.total() == 1 else 'files'} ({kinds})"
 
 
-def _labelled_by_folder(source: Source, pictures: Sequence[str]) -> Source:
+def _labelled_by_folder(source: Source) -> Source:
     """Classes from the first folder of each name. Pictures beside the class folders are holes; without class folders nothing is a class."""
-    tops = [name.split("/")[0] if "/" in name else None for name in pictures]
+    names = [source.rows.name(index) for index in range(source.count)]
+    tops = [name.split("/")[0] if "/" in name else None for name in names]
     if not any(tops):
         return source
-    labels, names = class_ids(tops, "folder", source.data)
-    return Source(source.data, source.rows, labels, names, notes=source.notes)
+    labels, classes = numbered(tops)
+    return replace(source, labels=labels, label_names=classes)
 
 
-def _with_metadata(source: Source, folder: Path, pictures: Sequence[str], metadata: Path, wanted: Wanted) -> Source:
-    data = f"{source.data} ({metadata.name})"
+def _with_metadata(source: Source, entries: dict[str, dict[str, Any]], data: str, wanted: Wanted) -> Source:
+    """Labels and captions from the metadata's columns, by file name; pictures it does not list have neither."""
     if wanted.image_column is not None:
         raise Mistake(f"--image-column {wanted.image_column} was given, but {data} names its pictures in the column file_name.")
-    entries = _read_metadata(metadata)
-    by_file = {_file_of(entry, metadata): entry for entry in entries}
-    missing = [name for name in by_file if name not in set(pictures)]
-    names = [*pictures, *missing]  # a picture that is listed and not there is met again as one that cannot be read
-    rows = [by_file.get(name, {}) for name in names]
-    columns = _columns(entries)
-
+    rows = [entries.get(source.rows.name(index), {}) for index in range(source.count)]
+    columns = _columns(list(entries.values()))
     label = choose_label(columns, wanted.label_column, data)
-    labels, label_names = source.labels, source.label_names
     if label is not None:
-        labels, label_names = class_ids([row.get(label.name) for row in rows], label.name, data)
-    elif labels is not None:
-        labels = np.concatenate([labels, np.full(len(missing), HOLE, dtype=np.int64)])
+        labels, classes = class_ids([row.get(label.name) for row in rows], label.name, data)
+        source = replace(source, labels=labels, label_names=classes)
     caption = choose_caption(columns, wanted.caption_column, label, data, lambda name: [row.get(name) for row in rows])
-    captions = None if caption is None else [str(row.get(caption) or "") for row in rows]
-    return Source(source.data, FileRows(folder, tuple(names)), labels, label_names, captions, source.notes)
+    if caption is None:
+        return source
+    return replace(source, captions=[str(row.get(caption) or "") for row in rows])
 
 
 def _read_metadata(path: Path) -> list[dict[str, Any]]:
@@ -193,7 +189,7 @@ def _columns(entries: Sequence[dict[str, Any]]) -> list[Column]:
     return [Column(name, _kind([entry.get(name) for entry in entries])) for name in names]
 
 
-def _kind(values: Sequence[Any]) -> Any:
+def _kind(values: Sequence[Any]) -> Kind:
     given = [value for value in values if value not in (None, "")]
     if all(isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdecimal()) for value in given):
         return "integer"

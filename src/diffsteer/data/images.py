@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 
 from diffsteer.data.batch import Batch, Pictures
-from diffsteer.data.decode import Background, Look, decode, look, parse_background
+from diffsteer.data.decode import Background, Encoded, Look, decode, look, parse_background
 from diffsteer.data.memory import decode_all, in_memory
 from diffsteer.data.reading import Unreadable, read_each, unreadable_mistake
 from diffsteer.data.rows import HOLE, Source, Wanted, named
@@ -50,18 +50,9 @@ def load_pictures(
     behind = parse_background(background)
     source = open_source(data, Wanted(split, image_column, label_column, caption_column))
     source = settle_labels(source, need_labels)
-    sample = evenly(source.count, SAMPLE)
-    looks = look_at(source, sample, behind)
-    if streaming == "on" or (streaming == "auto" and _outgrows_memory(source.count, looks, size)):
+    if streaming == "on" or (streaming == "auto" and _outgrows_memory(source, size, behind)):
         return _streamed(source, size, behind, skip_broken)
-    if len(sample) < source.count:
-        looks = look_at(source, range(source.count), behind)
-    return _loaded(source, looks, size, behind, skip_broken)
-
-
-def look_at(source: Source, indices: Sequence[int], behind: Background) -> list[Look | Unreadable]:
-    """The headers of these pictures, in order."""
-    return list(read_each(source.rows, indices, lambda _, encoded: look(encoded, behind)))
+    return _loaded(source, size, behind, skip_broken)
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -89,6 +80,11 @@ def settle_labels(source: Source, need_labels: bool) -> Source:
     return source.without_labels().noting(f"{which}; labels are left out.")
 
 
+def _look_at(source: Source, indices: Sequence[int], behind: Background) -> list[Look | Unreadable]:
+    """The headers of these pictures, in order."""
+    return list(read_each(source.rows, indices, lambda _, encoded: look(encoded, behind)))
+
+
 def _class_notes(source: Source) -> Iterator[str]:
     counts = np.bincount(source.labels, minlength=len(source.label_names)) if source.labels is not None else np.array([], dtype=int)
     for number, one, several in ((0, "has no picture", "have no picture"), (1, "has only one picture", "have only one picture each")):
@@ -97,17 +93,16 @@ def _class_notes(source: Source) -> Iterator[str]:
             yield f"{'The class' if len(names) == 1 else 'The classes'} {named(names)} {one if len(names) == 1 else several}."
 
 
-def _outgrows_memory(count: int, looks: Sequence[Look | Unreadable], size: tuple[int, int] | None) -> bool:
-    good = _readable(looks)
+def _outgrows_memory(source: Source, size: tuple[int, int] | None, behind: Background) -> bool:
+    good = _readable(_look_at(source, evenly(source.count, SAMPLE), behind))
     if not good:
         return False
     shape = choose_shape(good, size)
-    return count * shape.channels * shape.height * shape.width > SHARE_OF_MEMORY * psutil.virtual_memory().available
+    return source.count * shape.channels * shape.height * shape.width > SHARE_OF_MEMORY * psutil.virtual_memory().available
 
 
-def _loaded(
-    source: Source, looks: Sequence[Look | Unreadable], size: tuple[int, int] | None, behind: Background, skip_broken: bool
-) -> Pictures:
+def _loaded(source: Source, size: tuple[int, int] | None, behind: Background, skip_broken: bool) -> Pictures:
+    looks = _look_at(source, range(source.count), behind)
     shape = _settled_shape(source, range(source.count), looks, size)
     pixels, broken = decode_all(source.rows, shape, behind)
     if broken:
@@ -118,11 +113,10 @@ def _loaded(
 
 def _streamed(source: Source, size: tuple[int, int] | None, behind: Background, skip_broken: bool) -> Pictures:
     if skip_broken:  # nothing but reading every picture tells which to skip
-        results = read_each(source.rows, range(source.count), lambda _, encoded: _discard(decode(encoded, behind)))
-        broken = [result for result in results if isinstance(result, Unreadable)]
+        broken = _broken(source, behind)
         source = _without(source, broken, skip_broken)[0] if broken else source
     sample = evenly(source.count, SAMPLE)
-    looks = look_at(source, sample, behind)
+    looks = _look_at(source, sample, behind)
     shape = _settled_shape(source, sample, looks, size)
     source = source.noting(
         *shape_notes(_readable(looks), shape, size is not None),
@@ -131,8 +125,12 @@ def _streamed(source: Source, size: tuple[int, int] | None, behind: Background, 
     return from_disk(source, sample, shape, behind)
 
 
-def _discard(_: np.ndarray) -> None:
-    """Decoding was the point."""
+def _broken(source: Source, behind: Background) -> list[Unreadable]:
+    def try_it(_: int, encoded: Encoded) -> None:
+        decode(encoded, behind)
+
+    results = read_each(source.rows, range(source.count), try_it)
+    return [result for result in results if isinstance(result, Unreadable)]
 
 
 def _settled_shape(source: Source, indices: Sequence[int], looks: Sequence[Look | Unreadable], size: tuple[int, int] | None) -> Shape:

@@ -27,8 +27,10 @@ def require_hub(what: str) -> None:
 def _answers(endpoint: str) -> bool:
     answered = threading.Event()
     # Looking up a name has no time limit of its own, so the question is asked from a thread that may be left behind.
-    threading.Thread(target=_ask, args=(endpoint, answered), daemon=True).start()
-    return answered.wait(PATIENCE)
+    question = threading.Thread(target=_ask, args=(endpoint, answered), daemon=True)
+    question.start()
+    question.join(PATIENCE)
+    return answered.is_set()
 
 
 def _ask(endpoint: str, answered: threading.Event) -> None:

@@ -179,8 +179,8 @@ def write_npz(path: Path, pictures: Tensor, labels: Tensor | None) -> None:
     arrays = [pictures.detach().cpu().permute(0, 2, 3, 1).contiguous().numpy()]
     if labels is not None:
         arrays.append(labels.detach().cpu().to(torch.int64).numpy())
-    with whole_file(Path(path)) as beside:
-        np.savez(beside, *arrays)  # stamps every entry with the same date, so equal arrays give equal bytes
+    with whole_file(Path(path)) as beside, beside.open("wb") as file:  # given a name, numpy would add .npz to x.NPZ
+        np.savez(file, *arrays)  # stamps every entry with the same date, so equal arrays give equal bytes
 
 
 def _expect(what: str, given: Sequence[str] | None, wanted: int) -> None:

@@ -59,13 +59,13 @@ def shape_notes(looks: Sequence[Look], shape: Shape, asked: bool) -> Iterator[st
     """Sentences about mixed colour, scaling and enlarging."""
     colour = sum(look.colour for look in looks)
     if 0 < colour < len(looks):
-        yield f"{colour:,} pictures are in colour and {len(looks) - colour:,} in grey: all are treated as colour."
+        yield f"Colour and grey are mixed ({colour:,} and {len(looks) - colour:,} pictures): all are treated as colour."
     sizes = Counter((look.height, look.width) for look in looks)
     if set(sizes) != {shape.size} and not asked:
         yield f"Pictures are {sizes_in_words(sizes)}: scaled and cropped about the centre to {shape}; --size changes that."
     smaller = sum(number for (height, width), number in sizes.items() if height < shape.height or width < shape.width)
     if smaller:
-        yield f"{smaller:,} pictures are smaller than {shape} and are enlarged."
+        yield f"Enlarged, because smaller than {shape}: {smaller:,} of {len(looks):,} pictures."
 
 
 def sizes_in_words(sizes: Counter[tuple[int, int]]) -> str:

@@ -136,7 +136,7 @@ def _encoded(cell: Any) -> Encoded:
 @contextmanager
 def _library(data: str) -> Iterator[None]:
     """The library without its progress bars, its errors turned into a sentence."""
-    from datasets.exceptions import DatasetNotFoundError, DatasetsError
+    from datasets.exceptions import DatasetNotFoundError
     from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
     shown = is_progress_bar_enabled()
@@ -147,7 +147,7 @@ def _library(data: str) -> Iterator[None]:
         raise Mistake(
             f"The Hub has no data set {data} that you may read. Check its name; for a private one, log in with `hf auth login`."
         ) from error
-    except (DatasetsError, OSError, ValueError) as error:
+    except Exception as error:  # the library and the four below it raise many kinds, all of them about this data
         cause = error.__cause__ or error
         raise Mistake(
             f"{data} cannot be read as a table of pictures: {str(cause).splitlines()[0] if str(cause) else type(cause).__name__}"

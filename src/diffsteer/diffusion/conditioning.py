@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffsteer.errors import Mistake
 
+LARGEST_SEED = 2**63 - 1
 CONDITIONINGS = ("none", "concat", "onehot", "add")
 
 
@@ -36,17 +37,20 @@ def parse_labels(pieces: Sequence[str | int], names: Sequence[str]) -> list[int]
         elif text == "all":
             ids.extend(range(len(names)))
         elif text.isdecimal():
-            ids.append(int(text))
+            ids.append(_existing(int(text), names))
         elif span and int(span[1]) <= int(span[2]):
-            ids.extend(range(int(span[1]), int(span[2]) + 1))
+            ids.extend(range(int(span[1]), _existing(int(span[2]), names) + 1))
         else:
             near = get_close_matches(text, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"its labels are {listing(names)}."
             raise Mistake(f"This model has no label {text!r}; {hint}")
-    beyond = [i for i in ids if i >= len(names)]
-    if beyond:
-        raise Mistake(f"This model has no label {beyond[0]}; its labels are 0 to {len(names) - 1}: {listing(names)}.")
     return ids
+
+
+def _existing(label: int, names: Sequence[str]) -> int:
+    if label >= len(names):
+        raise Mistake(f"This model has no label {label}; its labels are 0 to {len(names) - 1}: {listing(names)}.")
+    return label
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -54,7 +58,7 @@ def parse_seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for piece in str(text).split(","):
         span = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", piece)
-        if not span or (span[2] and int(span[2]) < int(span[1])):
+        if not span or (span[2] and int(span[2]) < int(span[1])) or int(span[2] or span[1]) > LARGEST_SEED:
             raise Mistake(f"{piece.strip()!r} is no seed; write numbers and ranges, for example --seeds 0-7 or --seeds 1,2,5-10.")
         seeds.extend(range(int(span[1]), int(span[2] or span[1]) + 1))
     return seeds

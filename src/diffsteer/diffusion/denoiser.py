@@ -79,10 +79,13 @@ class Denoiser:
     """A network read by its spec. Callable; holds no state of its own besides the network.
 
     precision: the network's arithmetic (`fp32`, `bf16`, `fp16`); pictures, coefficients and x0 stay float32.
+    notes: sentences for the user about where the network came from.
     """
 
-    def __init__(self, network: nn.Module, spec: ModelSpec, multiple: int = 1, precision: str = "fp32") -> None:
-        self.network, self.spec, self.multiple, self.precision = network, spec, multiple, precision
+    def __init__(
+        self, network: nn.Module, spec: ModelSpec, multiple: int = 1, precision: str = "fp32", notes: tuple[str, ...] = ()
+    ) -> None:
+        self.network, self.spec, self.multiple, self.precision, self.notes = network, spec, multiple, precision, notes
 
     def __call__(self, x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
         """x0 in [-1, 1] (unclamped) for x_t [B, C, H, W], t in [0, 1000] (a number or [B]) and label ids [B]."""

@@ -48,6 +48,8 @@ class Process:
             raise ValueError(f"unknown noise {self.noise!r}; there are gaussian and uniform")
         if self.noise == "uniform" and self.name != "flow":
             raise ValueError(f"uniform noise goes with the process flow, not {self.name}")
+        if self.betas is not None:
+            object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list, and a process must be hashable
 
     # ---- coefficients ----------------------------------------------------------------------------------------------
 
@@ -194,6 +196,8 @@ def process_from_scheduler_config(config: dict[str, Any]) -> tuple[Process, str]
     kind = config.get("prediction_type", "epsilon")
     if kind not in words:
         raise ValueError(f"the scheduler predicts {kind!r}; supported are {', '.join(words)}")
+    if config.get("rescale_betas_zero_snr"):
+        raise ValueError("a schedule with rescale_betas_zero_snr is not supported; only the betas as they are")
     steps = int(config.get("num_train_timesteps", 1000))
     schedule = config.get("beta_schedule", "linear")
     start, end = float(config.get("beta_start", 1e-4)), float(config.get("beta_end", 0.02))

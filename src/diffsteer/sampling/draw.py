@@ -5,6 +5,7 @@ In: a denoiser and a list of (label id, seed). Out: uint8 pictures in that order
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -13,12 +14,11 @@ import torch
 from torch import Tensor
 
 from diffsteer.data.pixels import to_uint8
-from diffsteer.diffusion.conditioning import listing, parse_labels
+from diffsteer.diffusion.conditioning import parse_labels
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.seeds import PictureNoise
 from diffsteer.errors import Mistake
-from diffsteer.sampling.pipeline import trajectory
-from diffsteer.sampling.solvers import SOLVERS
+from diffsteer.sampling.pipeline import choose, prepare, trajectory
 
 BATCH = 64
 
@@ -41,10 +41,15 @@ class How:
 
     def resolved(self, spec: ModelSpec) -> How:
         """The same with every choice made. Raises Mistake where the model cannot do it."""
-        solver = self.solver or spec.solver
-        steps = self.steps or (spec.steps if solver == spec.solver else default_steps(solver))
-        spacing = self.spacing or (spec.spacing if solver == spec.solver else None)
+        solver, steps, spacing = choose(spec, self.solver, self.steps, self.spacing)
+        try:
+            prepare(spec.process, solver, steps, spacing)
+        except ValueError as error:
+            said = str(error)
+            raise Mistake(f"{said[:1].upper()}{said[1:]}{'' if said.endswith('?') else '.'}") from None
         scale = spec.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        if not math.isfinite(scale):
+            raise Mistake(f"--guidance-scale should be a number; {scale} was given.")
         if scale != 1 and not spec.labelled:
             raise Mistake(
                 "--guidance-scale is label guidance, and this model has no labels. "
@@ -70,11 +75,6 @@ class Drawn:
     x0: Tensor | None = None
 
 
-def default_steps(solver: str) -> int:
-    """Steps for a solver that is not the model's own."""
-    return SOLVERS[solver].default_steps if solver in SOLVERS else 50
-
-
 def jobs_for(
     spec: ModelSpec,
     labels: Sequence[str] | None = None,
@@ -88,9 +88,15 @@ def jobs_for(
     With seeds every label is drawn with every seed; else `per_label` (8) pictures a label, label by label, or `count` (16 without labels)
     with the labels in turn; seeds 0, 1, 2, ..., one a picture.
     """
-    if labels and not spec.labelled:
+    if labels is not None and not spec.labelled:
         raise Mistake("This model was trained without labels; leave --labels out and say --count.")
-    ids: list[int | None] = [*parse_labels(labels or ["all"], spec.label_names)] if spec.labelled else [None]
+    for flag, given in (("--labels", labels), ("--seeds", seeds)):
+        if given is not None and not len(given):
+            raise Mistake(f"{flag} names nothing to draw.")
+    for flag, number in (("--per-label", per_label), ("--count", count)):
+        if number is not None and number < 1:
+            raise Mistake(f"{flag} should be at least 1; {number} was given.")
+    ids: list[int | None] = [*parse_labels(["all"] if labels is None else labels, spec.label_names)] if spec.labelled else [None]
     if seeds is not None:
         if per_label is not None or count is not None:
             raise Mistake("--seeds says which pictures to draw; leave --per-label and --count out beside it.")
@@ -118,14 +124,13 @@ def draw(
     """Draws the jobs, `batch` pictures at a time; `watch` is told of each network step done, for a progress bar. Raises Mistake."""
     spec = denoiser.spec
     how = (how or How()).resolved(spec)
-    known_solver(str(how.solver))
     pictures, noisy, clean = [], [], []
     for first in range(0, len(jobs), batch):
         some = jobs[first : first + batch]
         noise = PictureNoise.from_seeds([job.seed for job in some], spec.shape, spec.process.noise)
         labels = torch.tensor([job.label for job in some], device=device) if spec.labelled else None
         states_x_t, states_x0 = [], []
-        for state in walk(denoiser, noise, labels, how, device):
+        for state in trajectory(denoiser, noise, labels, device=device, **how.as_dict()):
             if film:
                 states_x_t.append(to_uint8(state.x_t).cpu())
                 states_x0.append(to_uint8(state.x0).cpu())
@@ -137,20 +142,3 @@ def draw(
             clean.append(torch.stack(states_x0))
     whole = torch.cat(pictures)
     return Drawn(whole, tuple(jobs), torch.cat(noisy, 1), torch.cat(clean, 1)) if film else Drawn(whole, tuple(jobs))
-
-
-def walk(denoiser: Denoiser, noise: PictureNoise, labels: Tensor | None, how: How, device: str | torch.device = "cpu") -> Any:
-    """The steps of a resolved `How`: our own solver, or a diffusers scheduler by its class name."""
-    choice = {
-        "solver": str(how.solver),
-        "steps": int(how.steps or 1),
-        "spacing": how.spacing,
-        "guidance_scale": float(how.guidance_scale or 1),
-    }
-    return trajectory(denoiser, noise, labels, device=device, **choice)  # type: ignore[arg-type]
-
-
-def known_solver(name: str) -> None:
-    """Mistake for a name that is neither a solver of ours nor a diffusers scheduler."""
-    if name not in SOLVERS and not name.endswith("Scheduler"):
-        raise Mistake(f"There is no solver {name!r}; there are {listing(list(SOLVERS))}, and any diffusers scheduler by its class name.")

@@ -15,19 +15,21 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from safetensors import SafetensorError
 from torch import nn
 
+from diffsteer import errors
 from diffsteer.diffusion import denoiser as denoiser_module
 from diffsteer.diffusion import networks, process, seeds
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.process import process_from_scheduler_config
 from diffsteer.errors import Mistake
-from diffsteer.sampling import pipeline, solvers
+from diffsteer.sampling import pipeline, schedulers, solvers
 from diffsteer.steering import mixing
 
 SPEC_FILE = "diffsteer.json"
 # In the order in which each may use those before it.
-PIPELINE_MODULES: tuple[ModuleType, ...] = (process, seeds, denoiser_module, mixing, solvers, pipeline)
+PIPELINE_MODULES: tuple[ModuleType, ...] = (errors, process, seeds, denoiser_module, mixing, solvers, schedulers, pipeline)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------
@@ -61,41 +63,36 @@ def save_model(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
 
 
 def opens_with_stock(network: nn.Module, spec: ModelSpec) -> bool:
-    """Whether diffusers' own DDPMPipeline draws this model: a plain unconditional `UNet2DModel` on a variance-preserving process."""
+    """Whether diffusers' own DDPMPipeline draws this model: a plain unconditional `UNet2DModel` on a variance-preserving process,
+    for pictures that need no padding."""
     import diffusers
 
     plain = isinstance(network, diffusers.UNet2DModel) and not spec.labelled and spec.feed_time and spec.pixel_range == "signed"
-    return plain and spec.process.variance_preserving and spec.prediction in ("eps", "v", "x0")
+    multiple = networks.size_multiple(network)
+    whole = spec.height % multiple == 0 and spec.width % multiple == 0
+    return plain and whole and spec.process.variance_preserving and spec.prediction in ("eps", "v", "x0")
 
 
 def pipeline_source() -> str:
-    """The one self-contained `pipeline.py`: our modules joined, each import once, those from diffsteer left out."""
-    imports: dict[str, None] = {}
+    """The one self-contained `pipeline.py`: our modules joined, imports merged on top, those from diffsteer left out."""
+    plain: set[str] = set()
+    named: dict[str, set[str]] = {}
     bodies = []
     for module in PIPELINE_MODULES:
         source = inspect.getsource(module)
-        lines = source.splitlines()
         drop: set[int] = set()
-        tree = ast.parse(source)
-        for index, node in enumerate(tree.body):
+        for index, node in enumerate(ast.parse(source).body):
             docstring = index == 0 and isinstance(node, ast.Expr)
             if isinstance(node, ast.Import | ast.ImportFrom) or docstring:
                 drop.update(range(node.lineno - 1, node.end_lineno or node.lineno))
-                if isinstance(node, ast.Import) or (isinstance(node, ast.ImportFrom) and not _ours(node) and node.module != "__future__"):
-                    imports[ast.unparse(node)] = None
-        bodies.append("\n".join(line for number, line in enumerate(lines) if number not in drop).strip("\n"))
-    head = '"""How this folder\'s model draws pictures. Made by diffsteer; needs torch and diffusers only. Licence: Apache-2.0."""\n'
-    return (
-        "\n\n\n".join([head + "\nfrom __future__ import annotations\n\n" + "\n".join(sorted(imports, key=_import_order)), *bodies]) + "\n"
-    )
-
-
-def _ours(node: ast.ImportFrom) -> bool:
-    return (node.module or "").split(".")[0] == "diffsteer"
-
-
-def _import_order(line: str) -> tuple[bool, str]:
-    return (line.startswith("from"), line)
+            if isinstance(node, ast.Import):
+                plain.update(ast.unparse(ast.Import([name])) for name in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] not in ("diffsteer", "__future__"):
+                named.setdefault(node.module, set()).update(ast.unparse(name) for name in node.names)
+        bodies.append("\n".join(line for number, line in enumerate(source.splitlines()) if number not in drop).strip("\n"))
+    imports = [*sorted(plain), *(f"from {module} import {', '.join(sorted(names))}" for module, names in sorted(named.items()))]
+    head = '"""How this folder\'s model draws pictures. Made by diffsteer; needs torch and diffusers only. Licence: Apache-2.0."""'
+    return "\n\n\n".join([f"{head}\n\nfrom __future__ import annotations\n\n" + "\n".join(imports), *bodies]) + "\n"
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -115,16 +112,16 @@ def _replace_folder(new: Path, place: Path) -> None:
 
 
 def load_model(model: str, precision: str = "fp32", device: str = "cpu") -> Denoiser:
-    """A denoiser from a model folder, a run folder, a Hub id or any diffusers pipeline folder with a `UNet2DModel`. Raises Mistake."""
+    """A denoiser from a model folder, a run folder, a Hub id or any diffusers pipeline folder with a `UNet2DModel`. Raises Mistake.
+
+    Its `notes` say what the user should know about the folder.
+    """
     folder = find_model(model)
-    if (folder / SPEC_FILE).is_file():
-        spec = ModelSpec.from_dict(json.loads((folder / SPEC_FILE).read_text(encoding="utf-8")))
-        network = _network(folder)
-    else:
-        network = _network(folder)
-        spec = _foreign_spec(folder, network)
+    index = _read_json(folder / "model_index.json")
+    network, notes = _network(folder, index)
+    spec = _own_spec(folder, index) or _foreign_spec(folder, network)
     network.requires_grad_(False).eval().to(device)
-    return Denoiser(network, spec, networks.size_multiple(network), precision)
+    return Denoiser(network, spec, networks.size_multiple(network), precision, notes)
 
 
 def find_model(model: str) -> Path:
@@ -163,34 +160,78 @@ def _from_hub(model: str) -> Path:
         raise Mistake(f"{model} is neither a folder nor a Hub id.") from None
 
 
-def _network(folder: Path) -> Any:
-    """The network of a pipeline folder, built from our own or diffusers' class; the folder's code is not run."""
+def _network(folder: Path, index: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:
+    """The network of a pipeline folder, built from our own or diffusers' class, and notes; the folder's code is not run."""
     from diffusers import UNet2DModel
 
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     name = (index.get("unet") or [None, None])[1]
-    classes: dict[str, Any] = {kind.__name__: kind for kind in (networks.LabelChannelsUNet, networks.BasicUNet, networks.ConditionalUNet)}
-    if name != "UNet2DModel" and name not in classes:
+    known = {kind.__name__: kind for kind in (UNet2DModel, networks.LabelChannelsUNet, networks.BasicUNet, networks.ConditionalUNet)}
+    if name not in known:
         raise Mistake(f"{folder} holds a {name or 'pipeline without a unet'}; diffsteer opens models with a UNet2DModel.")
-    safe = any((folder / "unet").glob("*.safetensors"))
-    return classes.get(name, UNet2DModel).from_pretrained(folder / "unet", use_safetensors=safe)
+    place = _part(folder, "unet")
+    safe = any(place.glob("*.safetensors"))
+    try:
+        network = known[name].from_pretrained(place, use_safetensors=safe)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise Mistake(f"The weights in {place} cannot be read: {' '.join(str(error).split())[:300]}") from error
+    told = f"The weights in {place} are a pickle (.bin); only numbers were read from it, and nothing it may hold was run."
+    return network, () if safe else (told,)
+
+
+def _part(folder: Path, name: str) -> Path:
+    """The folder of a pipeline's part: the oldest pipelines on the Hub keep all parts side by side."""
+    return folder / name if (folder / name).is_dir() else folder
+
+
+def _own_spec(folder: Path, index: dict[str, Any]) -> ModelSpec | None:
+    """The spec that a folder of ours holds; a copy made by diffusers has it in model_index.json only."""
+    values = _read_json(folder / SPEC_FILE) if (folder / SPEC_FILE).is_file() else index.get("spec")
+    if values is None:
+        return None
+    try:
+        return ModelSpec.from_dict(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Mistake(f"{folder} was not written by this version of diffsteer, or was changed: its {SPEC_FILE} says {error}.") from error
 
 
 def _foreign_spec(folder: Path, network: Any) -> ModelSpec:
     """The spec of somebody else's diffusers pipeline, from its scheduler and its network's configuration."""
-    files = list(folder.glob("scheduler/scheduler_config.json"))
-    if not files:
+    path, config = _part(folder, "scheduler") / "scheduler_config.json", network.config
+    if not path.is_file():
         raise Mistake(f"{folder} has no scheduler/scheduler_config.json, so its noise schedule is unknown.")
+    scheduler = _read_json(path)
+    name = str(scheduler.get("_class_name"))
+    betas = bool({"beta_schedule", "trained_betas"} & set(scheduler))
+    if name.startswith("EDM") or not (betas or name.startswith("FlowMatch")):
+        why = "its network is told the time in another way" if name.startswith("EDM") else "there are no betas in it"
+        raise Mistake(
+            f"{folder}: the scheduler {name} is not supported, as {why}; of others' models diffsteer opens those of betas or flow."
+        )
     try:
-        noise, prediction = process_from_scheduler_config(json.loads(files[0].read_text(encoding="utf-8")))
+        noise, prediction = process_from_scheduler_config(scheduler)
     except ValueError as error:
         raise Mistake(f"{folder}: {error}.") from None
-    config = network.config
-    size = config.sample_size
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    classes = config.num_class_embeds or 0
+    if config.in_channels != config.out_channels or config.in_channels not in (1, 3):
+        channels = f"{config.in_channels} channels and answers with {config.out_channels}"
+        raise Mistake(f"{folder}: its network takes {channels}; diffsteer opens models of grey or colour pixels (1 or 3 of both).")
+    if config.class_embed_type is not None:
+        raise Mistake(f"{folder}: its network is told the class as {config.class_embed_type}; diffsteer knows class numbers only.")
+    if config.sample_size is None:
+        raise Mistake(f"{folder}: its network's config.json has no sample_size, so the size of its pictures is unknown.")
+    height, width = config.sample_size if isinstance(config.sample_size, list | tuple) else (config.sample_size,) * 2
     spec = ModelSpec(noise, prediction, height, width, config.in_channels, solver="ddim", steps=50)
+    classes = config.num_class_embeds or 0
     return replace(spec, conditioning="add", label_names=tuple(map(str, range(classes)))) if classes else spec
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise Mistake(f"{path} cannot be read: {error}.") from None
+    if not isinstance(values, dict):
+        raise Mistake(f"{path} should hold settings by name.")
+    return values
 
 
 def _phrase(names: Iterable[str]) -> str:

@@ -14,9 +14,45 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from torch import Tensor
 
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
+from diffsteer.diffusion.process import Process
 from diffsteer.diffusion.seeds import PictureNoise
-from diffsteer.sampling.solvers import SOLVERS, Step, time_grid
+from diffsteer.sampling.schedulers import diffusers_solver
+from diffsteer.sampling.solvers import SOLVERS, Solver, Step, time_grid
 from diffsteer.steering.mixing import clipped, label_guided
+
+# What diffusers calls those of our spacings that it has.
+SCHEDULER_SPACINGS: dict[str | None, dict[str, Any]] = {
+    None: {},
+    "leading": {"timestep_spacing": "leading"},
+    "trailing": {"timestep_spacing": "trailing"},
+    "linspace": {"timestep_spacing": "linspace"},
+    "karras": {"use_karras_sigmas": True},
+}
+SCHEDULER_STEPS = 50
+
+
+def choose(spec: ModelSpec, solver: str | None, steps: int | None, spacing: str | None) -> tuple[str, int, str | None]:
+    """Solver, steps and spacing: the model's own where not given; a solver that is not the model's comes with its own of the others."""
+    name = solver or spec.solver
+    if name == spec.solver:
+        return name, steps or spec.steps, spacing or spec.spacing
+    return name, steps or (SOLVERS[name].default_steps if name in SOLVERS else SCHEDULER_STEPS), spacing
+
+
+def prepare(process: Process, solver: str, steps: int, spacing: str | None) -> tuple[Solver, Tensor, bool]:
+    """(solve, times, whether x0 is held in [-1, 1]) of a solver of ours, or a diffusers scheduler by its class name.
+
+    ValueError, in a sentence, for a choice that does not exist or does not fit the process.
+    """
+    if solver in SOLVERS:
+        return SOLVERS[solver].solve, time_grid(process, solver, steps, spacing), SOLVERS[solver].clip
+    if not solver.endswith("Scheduler"):
+        raise ValueError(f"there is no solver {solver!r}; there are {', '.join(SOLVERS)}, and diffusers' schedulers by their class names")
+    if spacing not in SCHEDULER_SPACINGS:
+        known = ", ".join(name for name in SCHEDULER_SPACINGS if name)
+        raise ValueError(f"diffusers' schedulers know no spacing {spacing!r}; they know {known}")
+    solve, times = diffusers_solver(solver, process, steps, overrides=SCHEDULER_SPACINGS[spacing])
+    return solve, times, True
 
 
 def trajectory(
@@ -31,13 +67,13 @@ def trajectory(
     device: torch.device | str = "cpu",
 ) -> Iterator[Step]:
     """The steps from noise to pictures [B, C, H, W] in [-1, 1], float32; labels are ids [B], or None for a model without."""
-    spec, how = denoiser.spec, SOLVERS[solver]
+    spec = denoiser.spec
+    solve, times, clip = prepare(spec.process, solver, steps, spacing)
     steered = label_guided(denoiser, guidance_scale, spec.null_id)
-    if how.clip:
+    if clip:
         steered = clipped(steered)
-    times = time_grid(spec.process, solver, steps, spacing)
     x = noise(device) * spec.process.start_scale(times[0]).item()
-    yield from how.solve(steered, x, times, spec.process, cond=labels, noise=noise)
+    yield from solve(steered, x, times, spec.process, cond=labels, noise=noise)
 
 
 class DiffsteerPipeline(DiffusionPipeline):
@@ -45,7 +81,8 @@ class DiffsteerPipeline(DiffusionPipeline):
 
     model_cpu_offload_seq = "unet"
 
-    def __init__(self, unet: Any, scheduler: Any, spec: dict[str, Any], multiple: int = 1) -> None:
+    def __init__(self, unet: Any, scheduler: Any, spec: dict[str, Any] | None = None, multiple: int = 1) -> None:
+        # diffusers takes an argument without a default for a part to load, so `spec` has one.
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(spec=spec, multiple=multiple)
@@ -53,7 +90,7 @@ class DiffsteerPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        labels: Sequence[int | str] | int | str | None = None,
+        labels: Sequence[int | str] | Tensor | int | str | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
@@ -81,35 +118,37 @@ class DiffsteerPipeline(DiffusionPipeline):
         if len(generators) != count:
             raise ValueError(f"{len(generators)} generators were given for {count} pictures; give one for each picture")
         scale = spec.guidance_scale if guidance_scale is None else guidance_scale
+        if output_type not in ("pil", "np", "pt"):
+            raise ValueError(f"output_type is pil, np or pt, not {output_type!r}")
         if scale != 1 and not spec.null_class:
             raise ValueError("label guidance needs a model trained with label dropout; this one knows no null class")
 
-        denoiser = Denoiser(self.unet, spec, self.config["multiple"])
-        cond = None if ids is None else torch.tensor(ids, device=self.device)
+        solver, steps, spacing = choose(spec, solver, num_inference_steps, spacing)
+        precision = {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(self.unet.dtype, "fp32")
         walk = trajectory(
-            denoiser,
+            Denoiser(self.unet, spec, self.config["multiple"], precision),
             PictureNoise(generators, spec.shape, spec.process.noise),
-            cond,
-            solver=solver or spec.solver,
-            steps=num_inference_steps or spec.steps,
-            spacing=spacing or spec.spacing,
+            None if ids is None else torch.tensor(ids, device=self.device),
+            solver=solver,
+            steps=steps,
+            spacing=spacing,
             guidance_scale=scale,
             device=self.device,
         )
-        total = num_inference_steps or spec.steps
-        with self.progress_bar(total=total) as bar:
+        with self.progress_bar(total=steps) as bar:
             for state in walk:
-                bar.update(state.step < total)
+                bar.update(0 < state.step <= steps)
         pictures = ((state.x0 + 1) / 2).clamp(0, 1).cpu()
         if output_type == "pt":
             images: Any = pictures
-        else:
+        elif output_type == "np":
             images = pictures.permute(0, 2, 3, 1).numpy()
-            images = self.numpy_to_pil(images) if output_type == "pil" else images
+        else:  # halves go up, as in the pictures that diffsteer writes
+            images = self.numpy_to_pil(((pictures * 255 + 0.5).floor() / 255).permute(0, 2, 3, 1).numpy())
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 
     @staticmethod
-    def _ids(spec: ModelSpec, labels: Sequence[int | str] | int | str | None) -> list[int] | None:
+    def _ids(spec: ModelSpec, labels: Sequence[int | str] | Tensor | int | str | None) -> list[int] | None:
         names = list(spec.label_names)
         if not spec.labelled:
             if labels is not None:
@@ -117,6 +156,7 @@ class DiffsteerPipeline(DiffusionPipeline):
             return None
         if labels is None:
             raise ValueError(f"say what to draw: labels=[...], of {', '.join(names[:12])}" + (" ..." if len(names) > 12 else ""))
+        labels = labels.tolist() if isinstance(labels, Tensor) else labels
         asked = [labels] if isinstance(labels, (int, str)) else list(labels)
         ids = []
         for label in asked:

@@ -117,7 +117,7 @@ def _check_schedule(class_name: str, scheduler: Any, process: Process) -> None:
         alphas = process.alpha_sigma(torch.arange(process.train_steps))[0]
         same = same and torch.allclose(scheduler.alphas_cumprod, alphas**2, atol=1e-4)
     if not same:
-        raise Mistake(f"{class_name} with these options walks another noise schedule than the model's {process.name}; try other options")
+        raise Mistake(f"{class_name} with these steps and options leaves the noise schedule of the model's {process.name}; try others")
 
 
 def _times(scheduler: Any, process: Process) -> Tensor:

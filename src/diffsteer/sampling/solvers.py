@@ -118,7 +118,7 @@ def dpm_plus_plus_2m(
 def unipc(
     denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
 ) -> Iterator[Step]:
-    """UniPC-2, Zhao et al. 2023, algorithms 7 and 8 for data prediction with B_2(h) = e^h - 1.
+    """UniPC-2, Zhao et al. 2023, section 3, in its form for data prediction, with B_2(h) = e^h - 1.
 
     The x0 found at a new state first corrects the step that led there, at no further evaluation, then predicts the next. The predictor is
     dpm++2m's. What is yielded is the state that the denoiser saw, before its correction.
@@ -150,7 +150,7 @@ def seed_004(
     """
     if noise is None:
         raise ValueError("seed-004 draws noise at every step: pass noise=, for example a PictureNoise")
-    one_before = process.alpha_sigma((times - 1).clamp(min=0))[0].tolist()
+    one_before = process.alpha_sigma(times - 1)[0].tolist()  # below 0 it reads index 0
     for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
         x0 = denoise(x, times[k], cond)
         yield Step(k, now.t, x, x0)
@@ -245,7 +245,7 @@ SOLVERS: dict[str, SolverSpec] = {
     "euler": SolverSpec(ddim, "The same step on the grid of Karras et al.", default_steps=40, spacing="karras", max_ratio=20.0),
     "heun": SolverSpec(heun, "Second order, two evaluations a step.", order=2, stages=2),
     "dpm++2m": SolverSpec(dpm_plus_plus_2m, "Second order at the price of the first.", order=2),
-    "unipc": SolverSpec(unipc, "Second order with a free corrector: the best for few steps.", order=2),
+    "unipc": SolverSpec(unipc, "Second order with a free corrector that makes it third: the best for few steps.", order=3),
     "seed-004": SolverSpec(
         seed_004, "For comparison only.", default_steps=1000, spacing="trailing", stochastic=True, processes=("cosine", "linear")
     ),

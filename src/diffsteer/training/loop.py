@@ -8,7 +8,7 @@ so do any split into micro-batches or processes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -72,7 +72,7 @@ class Training:
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
-    def run(self) -> Iterator[Stepped]:
+    def run(self) -> Generator[Stepped]:
         """Steps until the plan is done. Raises StopIteration only; a non-finite loss is the driver's to see in the record."""
         self.engine.train()
         with ThreadPoolExecutor(1) as ahead:

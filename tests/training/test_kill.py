@@ -1,0 +1,75 @@
+"""A run killed at any moment and started again by the same command ends with the same files, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "diffsteer.cli", "train", "digits", "--channels", "32,32", "--layers", "1", "--batch-size", "32"]
+COMMAND += ["--preview-every", "100", "--figures", "data,by-label"]
+
+
+def command(out: Path, steps: int, every: int) -> list[str]:
+    return [*COMMAND, "--steps", str(steps), "--checkpoint-every", str(every), "--out", str(out)]
+
+
+def files(run: Path) -> dict[str, bytes]:
+    """Every file of a run, hidden ones too; metrics without their times."""
+    found = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    rows = [json.loads(line) for line in found.pop("metrics.jsonl").splitlines()]
+    assert all(row.pop("seconds") >= 0 for row in rows)
+    found["metrics.jsonl without times"] = json.dumps(rows).encode()
+    return found
+
+
+def killed_then_finished(out: Path, steps: int, every: int, kills: int, chance: random.Random, longest: float) -> int:
+    """Kills the command `kills` times, at random moments after training has begun, then lets it finish; how many kills struck."""
+    struck = 0
+    while struck < kills:
+        process = subprocess.Popen(command(out, steps, every), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = (out / "metrics.jsonl").stat().st_size if (out / "metrics.jsonl").exists() else 0
+        while process.poll() is None and not _begun(out, before):
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, longest))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        struck += 1
+    done = subprocess.run(command(out, steps, every), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return struck
+
+
+def _begun(out: Path, size_before: int) -> bool:
+    """Whether this process has trained: the metrics have changed since it started."""
+    metrics = out / "metrics.jsonl"
+    return metrics.exists() and metrics.stat().st_size != size_before
+
+
+def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
+    subprocess.run(command(tmp_path / "straight", 60, 10), check=True, capture_output=True)
+    assert killed_then_finished(tmp_path / "killed", 60, 10, kills=2, chance=random.Random(1), longest=0.3) == 2
+    straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")
+    assert straight.keys() == killed.keys()
+    assert [name for name in straight if straight[name] != killed[name]] == []
+
+
+@pytest.mark.slow
+def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
+    subprocess.run(command(tmp_path / "straight", 400, 20), check=True, capture_output=True)
+    kills = 0
+    for attempt in range(20):
+        out = tmp_path / f"killed{attempt}"
+        kills += killed_then_finished(out, 400, 20, kills=1, chance=random.Random(attempt), longest=8.0)
+        straight, killed = files(tmp_path / "straight"), files(out)
+        assert straight.keys() == killed.keys()
+        assert [name for name in straight if straight[name] != killed[name]] == []
+    assert kills >= 18, "the kills came too late to strike"

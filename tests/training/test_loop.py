@@ -1,0 +1,122 @@
+"""The loop: a batch may be cut into micro-batches at will; the average of the weights; what a step sees; what is saved is all there is."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from diffsteer.config import train_settings
+from diffsteer.data.images import load_pictures
+from diffsteer.run import build_model
+from diffsteer.training.loop import Training
+from diffsteer.training.plan import Plan
+
+
+def training(**given: Any) -> Training:
+    values = {"data": "digits", "channels": (32, 32), "layers": 1, "batch_size": 32, "warmup": 0, "decay": "none", **given}
+    settings = train_settings(None, values)
+    data = load_pictures("digits")
+    network, spec = build_model(settings, data)
+    plan = Plan(data.count, settings.batch_size, settings.accumulate, settings.last_batch, 1000, settings.lr, 0, "none")
+    AcceleratorState._reset_state(reset_partial_state=False)
+    return Training(network, spec, settings, data, plan, Accelerator(cpu=True))
+
+
+def losses(of: Training, steps: int) -> list[float]:
+    return [(stepped.record[0] / stepped.record[1]).item() for stepped in islice(of.run(), steps)]
+
+
+def weights(of: Training) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in of.network.parameters()])
+
+
+def test_accumulation_equals_one_big_batch() -> None:
+    whole = losses(training(batch_size=32), 50)
+    parts = losses(training(batch_size=8, accumulate=4), 50)
+    assert max(abs(a - b) for a, b in zip(whole, parts, strict=True)) < 1e-5
+
+
+def test_the_gradient_of_one_step_is_the_same_in_parts() -> None:
+    gradients = []
+    for batch, accumulate in ((32, 1), (8, 4), (5, 7)):
+        made = training(batch_size=batch, accumulate=accumulate, optimizer="adam", flip=True)
+        made.plan = Plan(32, batch, accumulate, "short", 10, 1e-3, 0, "none")
+        made.data = load_pictures("digits")
+        made.engine.train()
+        made._gradients(0, made._read(0))
+        gradients.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]))
+    assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
+    assert torch.allclose(gradients[0], gradients[2], atol=1e-5)
+
+
+def test_the_average_follows_its_formula() -> None:
+    made = training()
+    expected = weights(made).clone()
+    for step, _ in enumerate(islice(made.run(), 6)):
+        decay = min(0.9999, 1 - (1 + step) ** -0.75)
+        expected = decay * expected + (1 - decay) * weights(made)
+    assert made.ema is not None
+    average = torch.cat([parameter.flatten() for parameter in made.ema.parameters()])
+    assert torch.allclose(average, expected, atol=1e-6)
+    assert not torch.allclose(average, weights(made), atol=1e-6)
+
+
+def test_saved_tensors_are_all_that_a_resumed_step_needs() -> None:
+    straight = training(dropout=0.2, flip=True)
+    expected = losses(straight, 7)
+    first = training(dropout=0.2, flip=True)
+    torch.manual_seed(5)  # whatever the global generator was
+    begun = losses(first, 3)
+    second = training(dropout=0.2, flip=True)
+    second.load(first.tensors(), first.state())
+    torch.manual_seed(99)
+    assert begun + losses(second, 4) == expected
+    assert torch.equal(weights(second), weights(straight))
+
+
+def test_dropout_draws_from_the_step_and_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    losses(training(dropout=0.5), 2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_seed_is_another_run() -> None:
+    assert losses(training(seed=0), 2) != losses(training(seed=1), 2)
+
+
+def test_labels_are_dropped_at_their_rate() -> None:
+    made = training(label_dropout=0.25, batch_size=500)
+    draws = torch.cat([made._draws(step, 500).label for step in range(20)])
+    assert (draws < 0.25).float().mean().item() == pytest.approx(0.25, abs=0.015)
+
+
+def test_clipping_bounds_the_gradient_and_reports_its_norm() -> None:
+    made = training(clip=1e-3, optimizer="adam")
+    seen: list[float] = []
+    step = made.optimizer.step
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        seen.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]).norm().item())
+        return step(*args, **kwargs)
+
+    made.optimizer.step = spy
+    record = next(made.run()).record
+    assert seen[0] == pytest.approx(1e-3, rel=1e-3)
+    assert record[2].item() > 1e-2
+
+
+def test_bf16_keeps_weights_noise_and_loss_in_float32() -> None:
+    settings_losses = losses(training(), 3)
+    AcceleratorState._reset_state(reset_partial_state=False)
+    made = training(precision="bf16")
+    AcceleratorState._reset_state(reset_partial_state=False)
+    made.accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    half = training(precision="bf16")
+    assert all(parameter.dtype == torch.float32 for parameter in half.network.parameters())
+    assert losses(half, 3) == pytest.approx(settings_losses, rel=0.02)

@@ -1,0 +1,95 @@
+"""Times, targets and weights against their formulas."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
+from diffsteer.diffusion.process import Process
+from diffsteer.training import objective
+
+
+def evenly(count: int = 10_001) -> torch.Tensor:
+    return (torch.arange(count) + 0.5) / count
+
+
+def test_uniform_times_are_every_index_of_a_table_and_the_last_too() -> None:
+    t = objective.draw_times(Process("cosine"), "uniform", torch.linspace(0, 1, 100_001)[:-1])
+    assert sorted(set(t.tolist())) == list(range(1000))
+
+
+def test_uniform_times_of_flow_fill_the_range() -> None:
+    t = objective.draw_times(Process("flow"), "uniform", evenly())
+    assert t.min() >= 0 and t.max() <= 1000
+    assert t.mean().item() == pytest.approx(500, abs=0.1)
+
+
+def test_logit_normal_is_a_standard_normal_in_the_logit_of_the_share() -> None:
+    share = objective.draw_times(Process("flow"), "logit-normal", evenly()).double() / 1000
+    logit = (share / (1 - share)).log()
+    assert logit.mean().item() == pytest.approx(0, abs=1e-3)
+    assert logit.std().item() == pytest.approx(1, abs=1e-2)
+
+
+def test_edm_times_are_log_normal_in_sigma() -> None:
+    process = Process("edm")
+    _, sigma = process.alpha_sigma(objective.draw_times(process, "edm", evenly()).double())
+    assert sigma.log().mean().item() == pytest.approx(-1.2, abs=1e-2)
+    assert sigma.log().std().item() == pytest.approx(1.2, abs=2e-2)
+
+
+def test_min_snr_caps_the_weight_of_x0_at_gamma() -> None:
+    """Hang et al. 2023: x0's loss weighs min(snr, gamma); eps's is that over snr, v's that over snr + 1."""
+    process, t = Process("cosine"), torch.arange(0, 1000, 37)
+    alpha, sigma = process.alpha_sigma(t.double())
+    snr = (alpha / sigma) ** 2
+    expected = snr.clamp(max=5).float()
+    assert torch.allclose(objective.weights(process, "x0", t, 5.0), expected, rtol=1e-4)
+    assert torch.allclose(objective.weights(process, "eps", t, 5.0), expected / snr.float(), rtol=1e-4)
+    assert torch.allclose(objective.weights(process, "v", t, 5.0), expected / (snr.float() + 1), rtol=1e-4)
+    assert torch.equal(objective.weights(process, "eps", t, None), torch.ones(len(t)))
+
+
+class Known(nn.Module):
+    """Answers what it is told to."""
+
+    def __init__(self, answer: torch.Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, **_: object) -> object:
+        return type("Output", (), {"sample": self.answer})
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v", "flow"])
+def test_the_loss_is_the_mean_square_error_to_the_target(prediction: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, answer = torch.randn(3, 4, 1, 8, 8, generator=generator)
+    t = torch.tensor([10.0, 200.0, 500.0, 900.0])
+    process = Process("cosine")
+    alpha, sigma = (c[:, None, None, None] for c in process.alpha_sigma(t))
+    target = {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "flow": eps - x0}[prediction]
+    denoiser = Denoiser(Known(answer), ModelSpec(process, prediction, 8, 8, 1))
+    loss = objective.losses(denoiser, x0, eps, t, None, None)
+    assert torch.allclose(loss, (answer - target).square().mean((1, 2, 3)), rtol=1e-5)
+
+
+def test_in_unit_range_the_loss_is_of_pictures_in_0_1() -> None:
+    """The lesson's loss is a quarter of the one in [-1, 1]."""
+    x0 = torch.rand(2, 1, 8, 8) * 2 - 1
+    denoiser = Denoiser(Known(torch.zeros(2, 1, 8, 8)), ModelSpec(Process("flow"), "x0", 8, 8, 1, pixel_range="unit"))
+    loss = objective.losses(denoiser, x0, torch.zeros_like(x0), torch.zeros(2), None, None)
+    assert torch.allclose(loss, ((x0 + 1) / 2).square().mean((1, 2, 3)))
+
+
+def test_losses_are_binned_by_noise_level() -> None:
+    process = Process("flow")
+    t, loss = torch.tensor([0.0, 100.0, 600.0, 1000.0]), torch.tensor([1.0, 3.0, 5.0, 7.0])
+    sums, counts = objective.by_noise(process, t, loss)
+    assert sums.tolist() == [4, 0, 5, 7]
+    assert counts.tolist() == [2, 0, 1, 1]
+    assert math.isclose(sums.sum().item(), loss.sum().item())
