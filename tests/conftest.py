@@ -1,5 +1,53 @@
-"""Shared by all tests: small work on one thread. Two threads for an 8x8 picture only wait for one another."""
+"""What tests of several parts share: small models of the built-in digits, made once."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+# Small work on one thread: two threads for an 8x8 picture only wait for one another. Before torch is imported; child processes inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+
+TINY = ("--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data")
+
+SmallModel = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
+    """A model folder with the network's first weights, `small_model(size=(8, 8), names=None, **settings)`: nothing is trained."""
+    from diffsteer.config import train_settings
+    from diffsteer.data.images import load_pictures
+    from diffsteer.run import build_model
+    from diffsteer.sampling.folder import save_model
+
+    made: dict[str, Path] = {}
+
+    def make(size: tuple[int, int] = (8, 8), names: tuple[str, ...] | None = None, data: str = "digits", **settings: Any) -> Path:
+        key = repr((size, names, data, sorted(settings.items())))
+        if key not in made:
+            from dataclasses import replace
+
+            chosen = {"data": data, "layers": 1, "sample_steps": 4, **settings}
+            if chosen.get("network", "unet") == "unet":
+                chosen.setdefault("channels", "32,32")
+            network, spec = build_model(train_settings(None, chosen), load_pictures(data, size=size))
+            made[key] = tmp_path_factory.mktemp("model") / "model"
+            save_model(made[key], network, replace(spec, label_names=names) if names else spec)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on the digits by label, four steps long."""
+    from diffsteer.cli import run
+
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert run(["train", "digits", *TINY, "--steps", "4", "--out", str(out)]) == 0
+    return out

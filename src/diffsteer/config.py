@@ -231,7 +231,7 @@ class PictureRecipe(Settings):
         description="What the PNG itself is: a grid, a single picture or the sheet of a film."
     )
     solver: str
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=100_000)
     spacing: str | None
     guidance_scale: float
     steer: tuple[str, ...]

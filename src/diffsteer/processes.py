@@ -1,5 +1,7 @@
-"""Several processes on one machine: the command starts itself again, once for each, with the environment that accelerate (torch.distributed)
-reads, and watches over them."""
+"""Several processes on one machine: the command starts itself again, once for each, and watches over them.
+
+They find one another by the environment that accelerate (torch.distributed) reads.
+"""
 
 from __future__ import annotations
 

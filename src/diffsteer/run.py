@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -336,10 +337,10 @@ class _Story:
             picture = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device)
             pixels.write_png(picture, previews.preview_path(self.folder.previews, step))
             for tracker in self.accelerator.trackers:
-                if hasattr(tracker, "log_images"):
-                    import numpy as np
-
-                    tracker.log_images({"preview": np.asarray(picture.convert("RGB"))[None]}, step=step)
+                if tracker.name == "tensorboard":
+                    tracker.log_images({"preview": np.asarray(picture.convert("RGB"))[None]}, step=step, dataformats="NHWC")
+                elif hasattr(tracker, "log_images"):
+                    tracker.log_images({"preview": [picture]}, step=step)
         self.accelerator.wait_for_everyone()
 
     def _checkpoint(self) -> None:
@@ -468,7 +469,9 @@ class _Story:
 
     def _start_trackers(self) -> None:
         if self.settings.track:
-            self.accelerator.init_trackers(self.settings.project, config=_flat(self.settings))
+            here = {"wandb": {"dir": str(self.folder.path / "trackers")}}  # W&B would write into the working directory
+            (self.folder.path / "trackers").mkdir(exist_ok=True)
+            self.accelerator.init_trackers(self.settings.project, config=_flat(self.settings), init_kwargs=here)
 
 
 def _finished(folder: RunFolder, settings: TrainSettings) -> bool:

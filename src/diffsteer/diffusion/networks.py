@@ -21,7 +21,9 @@ NETWORKS = ("unet", "basic", "conditional-unet")
 def default_channels(height: int, width: int) -> tuple[int, ...]:
     """Channels of each level for pictures of this size: more levels for larger pictures."""
     side = max(height, width)
-    if side <= 16:
+    if side < 16:
+        return (64, 64)
+    if side == 16:
         return (64, 128)
     if side <= 32:
         return (64, 128, 128)
@@ -34,6 +36,9 @@ def unet_config(
     """Keyword arguments of a `UNet2DModel` with attention in its deepest `attention_levels` levels."""
     depth = len(channels)
     attention = [level >= depth - attention_levels for level in range(depth)]
+    # Time and label are added channel by channel before a GroupNorm: in a group of one channel it takes them out again. diffusers' 32
+    # groups do that to levels of 32 channels, so a network that has no wider level would hear neither.
+    groups = 32 if max(channels) > 32 else 16
     return {
         "layers_per_block": layers,
         "block_out_channels": tuple(channels),
@@ -42,6 +47,7 @@ def unet_config(
         "attention_head_dim": head_dim,
         "dropout": dropout,
         "num_class_embeds": embedding_rows,
+        "norm_num_groups": groups,
     }
 
 

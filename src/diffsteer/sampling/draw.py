@@ -21,6 +21,7 @@ from diffsteer.errors import Mistake
 from diffsteer.sampling.pipeline import choose, prepare, trajectory
 
 BATCH = 64
+MOST_STEPS = 100_000  # a hundred times what any schedule was made for
 
 
 class Job(NamedTuple):
@@ -42,6 +43,8 @@ class How:
     def resolved(self, spec: ModelSpec) -> How:
         """The same with every choice made. Raises Mistake where the model cannot do it."""
         solver, steps, spacing = choose(spec, self.solver, self.steps, self.spacing)
+        if steps > MOST_STEPS:
+            raise Mistake(f"--steps should be at most {MOST_STEPS}; {steps} was given.")
         try:
             prepare(spec.process, solver, steps, spacing)
         except ValueError as error:

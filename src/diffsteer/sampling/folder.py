@@ -44,6 +44,8 @@ def save_model(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
     beside.mkdir(parents=True)
     multiple = networks.size_multiple(network)
     network.save_pretrained(beside / "unet")  # type: ignore[operator]
+    config = _read_json(beside / "unet" / "config.json")
+    _write_json(beside / "unet" / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
     (beside / "scheduler").mkdir()
     scheduler = {**spec.process.scheduler_config(spec.prediction), "_diffusers_version": diffusers.__version__}
     _write_json(beside / "scheduler" / "scheduler_config.json", scheduler)

@@ -6,7 +6,12 @@ needs is joined into each folder's one `pipeline.py`, which therefore needs torc
 
 from __future__ import annotations
 
+import inspect
+import json
+import shutil
 from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -146,6 +151,20 @@ class DiffsteerPipeline(DiffusionPipeline):
         else:  # halves go up, as in the pictures that diffsteer writes
             images = self.numpy_to_pil(((pictures * 255 + 0.5).floor() / 255).permute(0, 2, 3, 1).numpy())
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def save_pretrained(self, save_directory: str | PathLike[str], *args: Any, **kwargs: Any) -> None:
+        """As diffusers saves, and with what it leaves out: the code, without which the copy would not open."""
+        if kwargs.pop("push_to_hub", False):
+            raise ValueError("diffusers would upload the folder before its code is in it: save it, then upload the folder")
+        super().save_pretrained(save_directory, *args, **kwargs)
+        folder = Path(save_directory)
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        index["_class_name"] = ["pipeline", type(self).__name__]
+        shutil.copyfile(inspect.getfile(type(self)), folder / "pipeline.py")
+        if not type(self.unet).__module__.startswith("diffusers."):
+            index["unet"] = ["network", type(self.unet).__name__]
+            shutil.copyfile(inspect.getfile(type(self.unet)), folder / "unet" / "network.py")
+        (folder / "model_index.json").write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @staticmethod
     def _ids(spec: ModelSpec, labels: Sequence[int | str] | Tensor | int | str | None) -> list[int] | None:

@@ -1,0 +1,133 @@
+"""Every snippet and every command of README and docs runs: on small data of the same kind, with small networks and few steps."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from diffsteer import cli
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = [ROOT / "docs" / name for name in ("from-the-notebooks.md", "from-the-notebooks.zh.md")]
+SMALL = ["--steps", "2", "--preview-every", "2", "--figures", "none", "--channels", "32,32"]
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def rows(path: Path) -> list[str]:
+    """The commands of a page's table."""
+    return re.findall(r"^\|.*\| `(diffsteer .*)` \|$", path.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def hub_like(place: Path, names: list[str], size: int, mode: str) -> Path:
+    """A data-set folder as the Hub has it: pictures and class labels in parquet."""
+    draw = np.random.default_rng(0)
+    shape = (size, size, 3) if mode == "RGB" else (size, size)
+    pictures = [Image.fromarray(draw.integers(0, 256, shape).astype(np.uint8), mode=None) for _ in range(40)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    made = datasets.Dataset.from_dict({"image": pictures, "label": [i % len(names) for i in range(40)]}, features=features)
+    place.mkdir(parents=True)
+    made.to_parquet(place / "train-00000-of-00001.parquet")
+    return place
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> dict[str, str]:
+    """A small local data set or pipeline for each name that would be fetched from the Hub."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    digits = [str(i) for i in range(10)]
+    animals = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    blocks_ = {"block_out_channels": (32, 32), "down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    DDPMPipeline(UNet2DModel(sample_size=8, layers_per_block=1, **blocks_), DDPMScheduler()).save_pretrained(tmp_path / "faces")
+    return {
+        "mnist": str(hub_like(tmp_path / "data" / "m", digits, 8, "L")),
+        "fashion_mnist": str(hub_like(tmp_path / "data" / "f", digits, 8, "L")),
+        "cifar10": str(hub_like(tmp_path / "data" / "c", animals, 8, "RGB")),
+        "google/ddpm-celebahq-256": str(tmp_path / "faces"),
+    }
+
+
+def size(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def shrunk(command: str, stand_ins: dict[str, str]) -> list[str]:
+    """The command on local data, with few steps and a small batch."""
+    words = [stand_ins.get(word, word) for word in shlex.split(command)[1:]]
+    if words[0] == "train":
+        for flag in ("--epochs", "--batch-size", "--budget"):
+            if flag in words:
+                at = words.index(flag)
+                words[at : at + 2] = []
+        return [*words, *SMALL, "--batch-size", "8"]
+    if words[0] == "sample" and not {"--from", "--steps"} & set(words):
+        return [*words, "--steps", "3"]
+    if "1000" in words:
+        words[words.index("1000")] = "3"
+    return words
+
+
+def test_each_row_of_the_notebooks_table_runs(
+    tmp_path: Path, stand_ins: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = rows(NOTEBOOKS[0])
+    assert len(commands) == 14
+    for command in commands:
+        assert cli.run(shrunk(command, stand_ins)) == 0, f"{command}: {capsys.readouterr().err}"
+        out = Path(shlex.split(command)[shlex.split(command).index("--out") + 1])
+        assert out.exists(), command
+
+
+def test_both_languages_have_the_same_commands() -> None:
+    assert rows(NOTEBOOKS[0]) == rows(NOTEBOOKS[1])
+
+
+def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    for kind in ("cat", "dog"):
+        for index in range(8):
+            (tmp_path / "photos" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(draw.integers(0, 256, (16, 16, 3)).astype(np.uint8)).save(tmp_path / "photos" / kind / f"{index}.png")
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
+    lines += re.findall(r"`(diffsteer sample --from [^`]*)`", text)
+    assert len(lines) == 4
+    for line in lines:
+        assert cli.run(shrunk(line, {})) == 0, f"{line}: {capsys.readouterr().err}"
+    assert (tmp_path / "pictures.png").read_bytes() == (tmp_path / "again.png").read_bytes()
+
+
+def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    ours, stock = blocks(ROOT / "README.md", "python")
+    torch.manual_seed(0)
+    exec(ours.replace('budget="2m"', "steps=4"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "3 0"
+    assert size("threes-and-sevens.png")[0] > 8 * 40
+    exec(stock, {})
+    assert size("three.png") == (8, 8)
+
+
+def test_every_command_in_the_readme_exists_and_none_is_left_out() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `diffsteer (\w+)", text, re.MULTILINE))
+    assert named == set(cli.COMMANDS)
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in [ROOT / "README.md", *NOTEBOOKS, ROOT / "docs" / "architecture.md"]:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

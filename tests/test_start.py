@@ -1,0 +1,220 @@
+"""The start is light, the way is shown, and imports point one way."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import diffsteer
+from diffsteer.cli import COMMANDS, run
+
+PACKAGE = Path(diffsteer.__file__).parent
+FILES = {path.relative_to(PACKAGE).as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+# ---- the start -------------------------------------------------------------------------------------------------------
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that a fresh Python holds after running `code`."""
+    told = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print('LOADED', *sorted({{name.split('.')[0] for name in sys.modules}}))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(told.stdout.split("LOADED")[1].split())
+
+
+def test_importing_loads_nothing_heavy() -> None:
+    assert not loaded_by("import diffsteer; dir(diffsteer)") & {"torch", "pydantic", "cyclopts", "diffusers", "numpy", "yaml"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loaded = loaded_by("from diffsteer.cli import run; run(['--help'])")
+    assert "cyclopts" in loaded
+    assert not loaded & {"torch", "pydantic", "diffusers", "matplotlib", "numpy", "datasets", "PIL", "yaml"}
+
+
+def test_help_of_a_command_loads_no_torch() -> None:
+    loaded = loaded_by("from diffsteer.cli import run; run(['train', '--help']); run(['recipes'])")
+    assert "pydantic" in loaded
+    assert not loaded & {"torch", "diffusers", "matplotlib", "numpy", "datasets", "PIL"}
+
+
+def test_the_public_names_are_there() -> None:
+    for name in diffsteer.__all__:
+        assert getattr(diffsteer, name) is not None
+    assert sorted(dir(diffsteer)) == sorted(diffsteer.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        _ = diffsteer.trian
+
+
+# ---- the way is shown ------------------------------------------------------------------------------------------------
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"│ {command} " in said for command in COMMANDS)
+    assert "--debug" in said
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Example: diffsteer {command}" in said
+    assert COMMANDS[command][0] in said
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["trian", "digits"], 'Did you mean "train"?'),
+        (["sampel"], 'Did you mean "sample"?'),
+        (["train", "digits", "--label-droput", "0.1"], "Did you mean --label-dropout?"),
+        (["sample", "runs/x", "--seed", "0-3"], "Did you mean --seeds?"),
+    ],
+)
+def test_a_misspelt_word_is_told_its_neighbour(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words) == 2
+    said = capsys.readouterr()
+    assert hint in said.err and said.err.startswith("diffsteer: ") and said.err.count("\n") == 1
+    assert said.out == ""
+
+
+# ---- imports point one way -------------------------------------------------------------------------------------------
+
+# What each part of the package may import of the others; a part may always import itself. Read from the top down.
+ARROWS: dict[str, set[str]] = {
+    "cli": {"errors", "config", "commands"},
+    "commands": {"config", "errors", "run", "drawing", "demo", "processes", "data"},
+    "demo": {"run", "drawing", "config", "errors", "data"},
+    "api": {"run", "sampling", "diffusion", "data", "device", "config", "errors"},
+    "drawing": {"figures", "sampling", "diffusion", "data", "device", "config", "errors"},
+    "run": {"figures", "previews", "runfolder", "processes", "sampling", "training", "diffusion", "data", "device", "config", "errors"},
+    "figures": {"sampling", "diffusion", "data"},
+    "previews": {"sampling", "diffusion", "data"},
+    "runfolder": {"training", "data", "config", "errors"},
+    "sampling": {"steering", "diffusion", "data", "errors"},
+    "steering": {"diffusion", "data", "errors"},
+    "training": {"diffusion", "data", "config", "errors"},
+    "diffusion": {"errors"},
+    "data": {"errors"},
+    "processes": {"errors"},
+    "device": {"errors"},
+    "config": {"errors"},
+    "errors": set(),
+    "__init__": {"api", "data"},
+}
+
+# The homes of every outside library: files, or folders that end in /. What is everybody's: torch, numpy, PIL, tqdm.
+HOMES: dict[str, set[str]] = {
+    "accelerate": {"run.py", "training/loop.py"},
+    "cyclopts": {"cli.py", "commands.py"},
+    "datasets": {"data/tables.py"},
+    "diffusers": {"run.py", "diffusion/networks.py", "sampling/folder.py", "sampling/pipeline.py", "sampling/schedulers.py"},
+    "huggingface_hub": {"sampling/folder.py"},
+    "matplotlib": {"figures.py"},
+    "numpy": {"data/", "run.py"},
+    "PIL": {"data/", "figures.py", "previews.py", "api.py"},
+    "psutil": {"commands.py", "data/"},
+    "pydantic": {"config.py", "commands.py", "cli.py"},
+    "safetensors": {"training/checkpoint.py", "sampling/folder.py"},
+    "sklearn": {"data/builtin.py"},
+    "torch": {"run.py", "drawing.py", "figures.py", "previews.py", "processes.py", "device.py"}
+    | {"data/", "diffusion/", "sampling/", "steering/", "training/"},
+    "tqdm": {"run.py", "drawing.py"},
+    "yaml": {"config.py", "runfolder.py", "commands.py"},
+}
+# These know nothing of torch: they must load at once.
+LIGHT = ("cli", "commands", "config", "errors", "__init__")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every module a file imports, and whether it does so when it is itself imported (not inside a function or for typing only)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (isinstance(node, ast.If) and _for_typing(node))
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((name.name, id(node) not in inside) for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} imports relatively"
+            module = str(node.module)
+            deeper = [f"{module}.{name.name}" for name in node.names if f"{module}.{name.name}".replace(".", "/") in MODULES]
+            yield from ((name, id(node) not in inside) for name in deeper or [module])
+
+
+MODULES = {f"diffsteer/{name.removesuffix('.py').removesuffix('/__init__')}" for name in FILES}
+
+
+def _for_typing(node: ast.If) -> bool:
+    return isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def part(file: str) -> str:
+    """The part of the package that a file or module belongs to."""
+    return file.split("/")[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_point_one_way(file: str) -> None:
+    ours = [module.replace(".", "/") for module, _ in imports(FILES[file]) if module.split(".")[0] == "diffsteer"]
+    reached = {part(module.removeprefix("diffsteer").removeprefix("/") or "__init__") for module in ours} - {part(file), "__init__"}
+    assert reached <= ARROWS[part(file)], f"{file} reaches for {reached - ARROWS[part(file)]}"
+
+
+def test_the_arrows_have_no_circle() -> None:
+    def below(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"a circle: {' -> '.join([*path, name])}"
+        for other in ARROWS[name]:
+            below(other, (*path, name))
+
+    for name in ARROWS:
+        below(name, ())
+    assert {part(file) for file in FILES} == set(ARROWS), "every part has its line, and no line is of a part that is gone"
+
+
+def test_training_and_sampling_do_not_know_each_other() -> None:
+    def reach(name: str) -> set[str]:
+        return {name}.union(*(reach(other) for other in ARROWS[name]))
+
+    assert "sampling" not in reach("training") and "training" not in reach("sampling")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_outside_libraries_stay_at_home(file: str) -> None:
+    outside = {module.split(".")[0] for module, _ in imports(FILES[file])} - set(sys.stdlib_module_names) - {"diffsteer"}
+    for library in outside:
+        assert library in HOMES, f"{file} brings in {library}, which has no home yet"
+        assert any(file == home or (home.endswith("/") and file.startswith(home)) for home in HOMES[library]), f"{library} in {file}"
+
+
+def test_every_home_is_lived_in() -> None:
+    found = {(module.split(".")[0], file) for file, path in FILES.items() for module, _ in imports(path)}
+    empty = [
+        (library, home)
+        for library, homes in HOMES.items()
+        for home in homes
+        if not any(name == library and (file == home or (home.endswith("/") and file.startswith(home))) for name, file in found)
+    ]
+    assert empty == []
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_what_must_load_at_once_imports_nothing_heavy(name: str) -> None:
+    at_once = {module for module, first in imports(FILES[f"{name}.py"]) if first}
+    light = {"cyclopts", "pydantic", "yaml", "diffsteer", *sys.stdlib_module_names}
+    assert {module.split(".")[0] for module in at_once} <= light
+    assert {part(module.removeprefix("diffsteer.")) for module in at_once if module.startswith("diffsteer.")} <= {"config", "errors"}
