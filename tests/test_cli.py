@@ -22,6 +22,8 @@ from diffsteer.cli import COMMANDS, run
 from diffsteer.config import DataSettings, TrainSettings, choices
 from diffsteer.data.pixels import to_signed
 from diffsteer.diffusion.seeds import PictureNoise
+from diffsteer.sampling.draw import How, Job, draw
+from diffsteer.sampling.folder import load_model
 from diffsteer.sampling.solvers import SOLVERS, SPACINGS
 
 TINY = ["--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data"]
@@ -236,9 +238,14 @@ def test_out_must_be_new_or_a_run(diffsteer: Diffsteer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
+    for name, text in (("other", "theme: dark\n"), ("torn", "settings: [\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.yaml").write_text(text)
     before = tree(tmp_path)
     assert "file is a file" in diffsteer("train", "digits", *TINY, "--steps", 2, "--out", "file").mistake()
     assert "holds something else than a run" in diffsteer("train", "digits", *TINY, "--steps", 2, "--out", "foreign").mistake()
+    for name in ("other", "torn"):
+        assert "is not of a diffsteer run" in diffsteer("train", "digits", *TINY, "--steps", 2, "--out", name).mistake()
     assert "Say where the run goes" in diffsteer("train", "digits", *TINY).mistake()
     assert "No data is given" in diffsteer("train", *TINY, "--out", "r").mistake()
     diffsteer("train", "digits", *TINY, "--steps", 2, "--out", "file/below").mistake()
@@ -300,11 +307,9 @@ def test_check_reports_and_exits_by_what_it_found(diffsteer: Diffsteer, tmp_path
 
 
 def test_sample_writes_what_the_suffix_says(diffsteer: Diffsteer, tmp_path: Path, trained: Path) -> None:
-    words = ["sample", trained, "--labels", "3,5", "--per-label", 2, "--steps", 3]
-    assert diffsteer(*words, "--out", "deep/new/x.png").code == 0
-    assert diffsteer(*words, "--out", "x.gif").code == 0
-    assert diffsteer(*words, "--out", "x.npz").code == diffsteer(*words, "--out", "X.NPZ").code == 0
-    assert diffsteer(*words, "--out", "folder").code == diffsteer(*words, "--out", "dotted.v1/").code == 0
+    for out in ("deep/new/x.png", "x.gif", "x.npz", "X.NPZ", "folder", "dotted.v1/"):
+        ended = diffsteer("sample", trained, "--labels", "3,5", "--per-label", 2, "--steps", 3, "--out", out)
+        assert (ended.code, ended.err) == (0, "") and ended.last.startswith("next: diffsteer sample ")
     files = sorted(name for name, content in tree(tmp_path).items() if content is not None)
     pictures = [f"{index:05d}-{label}-seed{index}.png" for index, label in enumerate("3355")]
     folders = [f"{folder}/{name}" for folder in ("dotted.v1", "folder") for name in pictures]
@@ -519,8 +524,6 @@ def test_guidance_on_a_model_that_cannot_says_what_was_meant(diffsteer: Diffstee
 
 def test_guidance_is_uncond_plus_scale_times_the_difference(diffsteer: Diffsteer, tmp_path: Path, small_model: Any) -> None:
     """One step: x0 with label guidance 3 is the mix of the two x0 that the model gives with the label and without."""
-    from diffsteer.sampling.folder import load_model
-
     folder = small_model(process="edm")
     diffsteer("sample", folder, "--labels", "4", "--seeds", "5", "--steps", 1, "--guidance-scale", 3, "--out", "x.npz")
     model = load_model(str(folder))
@@ -656,6 +659,13 @@ def test_a_picture_is_the_same_alone_and_in_any_batch(diffsteer: Diffsteer, tmp_
     assert diffsteer("sample", trained, "--labels", "8", "--seeds", "31,4", "--solver", solver, "--steps", 6, "--out", "two.npz").code == 0
     with np.load(tmp_path / "two.npz") as arrays:
         assert abs(arrays["arr_0"].astype(int) - found[2][[32 + 31, 32 + 4]]).max() <= 1, "at another place, in another order"
+
+
+def test_batches_are_as_large_as_asked_for(trained: Path) -> None:
+    model, sizes, told = load_model(str(trained)), [], []
+    model.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    draw(model, [Job(3, seed) for seed in range(7)], How("ddim", steps=2), batch=3, watch=told.append)
+    assert sizes == [3, 3, 3, 3, 1, 1] and told == [0, 1, 2] * 3
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "uniform"])

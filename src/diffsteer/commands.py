@@ -94,6 +94,8 @@ def check(
     else:
         for line in report.lines():
             _say(line)
+        if out is not None and report.sheet is not None:
+            _say(f"sheet: {out / 'sheet.png'}")
     if not report.ok:
         raise Mistake(f"{data} cannot be trained on as it is; what stands in the way is listed above.")
     if not json_:

@@ -66,7 +66,14 @@ class RunFolder:
             part.write_text(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
     def read(self) -> dict[str, Any]:
-        return dict(yaml.safe_load(self.settings_file.read_text(encoding="utf-8")))
+        """What `write` wrote. Mistake where settings.yaml is somebody else's."""
+        try:
+            values = yaml.safe_load(self.settings_file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError):
+            values = None
+        if not isinstance(values, dict) or not {"settings", "resolved"} <= set(values):
+            raise Mistake(f"{self.settings_file} is not of a diffsteer run; give --out a new folder.")
+        return values
 
     def resolved(self) -> Resolved:
         values = self.read()["resolved"]

@@ -355,6 +355,10 @@ def test_another_solver_draws_what_it_draws_in_diffsteer(elsewhere: Elsewhere, m
 def test_a_copy_that_diffusers_saved_opens_again(elsewhere: Elsewhere, models: dict[str, Path], name: str) -> None:
     assert (elsewhere.arrays[f"{name}/saved"] == elsewhere.arrays[f"{name}/np"]).all()
     assert (ours(elsewhere.saved / name, name) == ours(models[name], name)).all(), "in diffsteer, too"
+    here, there = (read(folder / "model_index.json") for folder in (models[name], elsewhere.saved / name))
+    assert (there["_class_name"], there["unet"]) == (here["_class_name"], here["unet"]), "nothing of the process that saved it"
+    code = {file: content for file, content in files(models[name]).items() if file.endswith(".py")}
+    assert {file: content for file, content in files(elsewhere.saved / name).items() if file.endswith(".py")} == code
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -175,7 +175,8 @@ def _network(folder: Path, index: dict[str, Any]) -> tuple[Any, tuple[str, ...]]
     try:
         network = known[name].from_pretrained(place, use_safetensors=safe)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        raise Mistake(f"The weights in {place} cannot be read: {' '.join(str(error).split())[:300]}") from error
+        first = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+        raise Mistake(f"The weights in {place} cannot be read: {first}.") from error
     told = f"The weights in {place} are a pickle (.bin); only numbers were read from it, and nothing it may hold was run."
     return network, () if safe else (told,)
 

@@ -67,7 +67,8 @@ class Training:
             optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=decay, **betas)  # type: ignore[arg-type]
         engine = torch.compile(self.network) if self.compiled else self.network
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
-        self.data = self.data.to(device)
+        if _fits(self.data, device):
+            self.data = self.data.to(device)
         self.denoiser = Denoiser(self.engine, self.spec, size_multiple(self.network))
 
     # ---- the loop --------------------------------------------------------------------------------------------------
@@ -199,6 +200,14 @@ class Training:
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
+
+
+def _fits(data: Pictures, device: torch.device) -> bool:
+    """Whether the pictures may live on the device: on a GPU, if they leave half of its free memory to the network."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return data.count * data.channels * data.height * data.width < free / 2
 
 
 @dataclass(frozen=True)
