@@ -9,7 +9,7 @@ demo: .venv/.installed
 	$(BIN)/diffsteer demo --out demo
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow

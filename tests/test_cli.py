@@ -336,7 +336,12 @@ def test_places_that_cannot_be(diffsteer: Diffsteer, tmp_path: Path, trained: Pa
     before = tree(tmp_path)
     assert says in diffsteer("sample", trained, "--count", 2, "--steps", 1, "--out", out).mistake()
     assert tree(tmp_path) == before
-    assert "Say where the pictures go" in diffsteer("sample", trained).mistake()
+
+
+def test_without_out_pictures_take_the_next_free_name(diffsteer: Diffsteer, tmp_path: Path, trained: Path) -> None:
+    for name in ("pictures.png", "pictures-2.png"):
+        diffsteer("sample", trained, "--count", 1, "--steps", 1)
+        assert (tmp_path / name).is_file()
 
 
 def test_overwrite_replaces(diffsteer: Diffsteer, tmp_path: Path, trained: Path) -> None:

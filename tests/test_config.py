@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from diffsteer import config
-from diffsteer.config import LENGTHS, DataSettings, PictureRecipe, TrainSettings, train_settings
+from diffsteer import cli, config
+from diffsteer.config import LENGTHS, DataSettings, PictureRecipe, TrainSettings, as_flags, train_settings
 from diffsteer.errors import Mistake
 
-# DESIGN's promise: these flags keep their names.
+# Promised: these flags keep their names.
 PROMISED = """size network conditioning class-emb-size label-dropout prediction process batch-size accumulate lr optimizer flip ema
 precision compile device seed preview-every checkpoint-every track project processes budget epochs steps"""
 CHOICES = {
@@ -316,3 +316,22 @@ def test_a_picture_recipe_takes_nothing_odd(change: dict[str, Any]) -> None:
     assert PictureRecipe(**good).pictures[0].seed == 3
     with pytest.raises(ValidationError):
         PictureRecipe(**{**good, **change})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"data": "digits"},
+        {"data": "digits", "size": (8, 10), "channels": (32, 64), "clip": None, "ema": False, "figures": (), "flip": True, "budget": 90.0},
+        {"data": "a folder", "track": ("tensorboard", "wandb"), "feed_time": False, "steps": 3, "lr": 1e-05, "prediction": "v"},
+    ],
+)
+def test_settings_come_back_from_their_flags(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run in several processes is started with is what was asked for."""
+    from diffsteer import commands
+
+    settings = train_settings(None, given)
+    seen = []
+    monkeypatch.setattr(commands, "_dry_run", lambda settings, *_: seen.append(settings))
+    assert cli.run(["train", *as_flags(settings), "--dry-run"]) == 0
+    assert seen == [settings]

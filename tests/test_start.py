@@ -96,7 +96,7 @@ ARROWS: dict[str, set[str]] = {
     "cli": {"errors", "config", "commands"},
     "commands": {"config", "errors", "run", "drawing", "demo", "processes", "data"},
     "demo": {"run", "drawing", "config", "errors", "data"},
-    "api": {"run", "sampling", "diffusion", "data", "device", "config", "errors"},
+    "api": {"run", "processes", "sampling", "diffusion", "data", "device", "config", "errors"},
     "drawing": {"figures", "sampling", "diffusion", "data", "device", "config", "errors"},
     "run": {"figures", "previews", "runfolder", "processes", "sampling", "training", "diffusion", "data", "device", "config", "errors"},
     "figures": {"sampling", "diffusion", "data"},

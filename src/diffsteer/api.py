@@ -9,11 +9,12 @@ from typing import Any
 from PIL import Image
 
 from diffsteer import run
-from diffsteer.config import train_settings
+from diffsteer.config import as_flags, train_settings
 from diffsteer.data import pixels
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import PRECISIONS, Denoiser
 from diffsteer.errors import Mistake
+from diffsteer.processes import has_gpus, relaunch
 from diffsteer.run import Result
 from diffsteer.sampling.draw import Drawn, How, draw, jobs_for
 from diffsteer.sampling.folder import load_model
@@ -25,7 +26,10 @@ def train(data: str | None = None, out: str | Path = "runs/first", *, recipe: st
     settings: the command line's flags with underscores, for example `budget="2m"` or `label_dropout=0.1`. Raises Mistake, Stopped.
     """
     given = settings if data is None else {"data": data, **settings}
-    return run.train(train_settings(recipe, given), Path(out))
+    wanted = train_settings(recipe, given)
+    cpu = wanted.device == "cpu" or not has_gpus(wanted.processes)
+    relaunch(wanted.processes, ["train", *as_flags(wanted), "--out", str(out)], cpu=cpu)
+    return run.train(wanted, Path(out))  # after several processes: the finished run's result
 
 
 def load(model: str | Path, *, device: str = "cpu", precision: str = "fp32") -> Denoiser:

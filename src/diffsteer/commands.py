@@ -140,7 +140,8 @@ def train(
         raise Mistake("Say where the run goes: --out runs/first.")
     from diffsteer.processes import has_gpus, is_main_process, relaunch
 
-    if relaunch(settings.processes, cpu=settings.device == "cpu" or not has_gpus(settings.processes)):
+    words = ["train", *config.as_flags(settings), "--out", str(out), *(["--json"] if json_ else [])]
+    if relaunch(settings.processes, words, cpu=settings.device == "cpu" or not has_gpus(settings.processes)):
         return
     from diffsteer import run
 
@@ -217,7 +218,7 @@ def sample(
     model
         Model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel.
     out
-        x.png a grid, x.gif a film, x.npz arrays, a folder of PNGs otherwise.
+        x.png a grid, x.gif a film, x.npz arrays, a folder of PNGs otherwise; default: pictures.png, or the next free name.
     labels
         Names, numbers, ranges or all: cat,dog or 0-9.
     per_label
@@ -270,9 +271,7 @@ def sample(
             else "\n".join([*plan.lines(), "next: the same command without --dry-run"])
         )
         return
-    if out is None:
-        raise Mistake("Say where the pictures go: --out pictures.png (a grid), x.gif (a film), x.npz (arrays) or a folder.")
-    written = drawing.sample_to(order, out)
+    written = drawing.sample_to(order, drawing.free_name(Path()) if out is None else out)
     if json_:
         _say(json.dumps(written.to_dict(), ensure_ascii=False))
         return

@@ -114,6 +114,9 @@ class TrainSettings(DataSettings):
     layers: int = Field(2, ge=1, description="Residual layers in each level.")
     attention_levels: int = Field(1, ge=0, description="How many of the deepest levels have attention.")
     head_dim: int = Field(32, ge=1, description="Width of an attention head.")
+    # Time and label are added channel by channel before a GroupNorm: in a group of one channel it takes them out again. diffusers' 32
+    # groups do that to levels of 32 channels, and leave little in those of 64.
+    norm_groups: int = Field(16, ge=1, description="Groups of the normalisation; must divide 32.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside the network.")
     feed_time: bool = Field(True, description="Tell the network the time; --no-feed-time gives it 0 always.")
     conditioning: Literal["none", "concat", "onehot", "add"] | None = Field(
@@ -197,6 +200,8 @@ class TrainSettings(DataSettings):
             raise ValueError("--min-snr goes with the predictions eps, v and x0, not flow")
         if self.process == "flow" and self.resolved_prediction == "eps":
             raise ValueError("--prediction eps says nothing about x0 where flow starts, at alpha 0; use flow, v or x0")
+        if 32 % self.norm_groups:
+            raise ValueError(f"--norm-groups should be 1, 2, 4, 8, 16 or 32; {self.norm_groups} was given")
         if self.network == "unet" and self.attention_levels:
             attended = (self.channels or (SMALLEST_DEFAULT_CHANNELS,))[-self.attention_levels :]
             if any(width % self.head_dim for width in attended):
@@ -296,6 +301,26 @@ PYDANTIC_WORDS = {
 }
 
 
+def as_flags(settings: TrainSettings) -> list[str]:
+    """The command line's words for these settings: the data, then a flag for each that differs from its default."""
+    words = [settings.data]
+    for key, field in TrainSettings.model_fields.items():
+        value = getattr(settings, key)
+        if key == "data" or value == field.get_default():
+            continue
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif key == "size":
+            words += [f"--{flag}", f"{value[0]}x{value[1]}"]
+        else:
+            words += [
+                f"--{flag}",
+                ",".join(map(str, value)) or "none" if isinstance(value, tuple) else "none" if value is None else str(value),
+            ]
+    return words
+
+
 # ---- recipes ---------------------------------------------------------------------------------------------------------
 
 
@@ -387,6 +412,7 @@ WHY_DEFAULT = {
     "head_dim": "heads 8 wide waste the matrix units; 32 or 64 fill them",
     "dropout": "short runs do not overfit",
     "feed_time": "a network that knows the noise level need not guess it",
+    "norm_groups": "in small groups the normalisation takes out what time and label put in",
     "conditioning": "a label added to the time embedding reaches every layer",
     "class_emb_size": "the lesson's own length",
     "label_dropout": "a null class makes label guidance possible",

@@ -156,6 +156,14 @@ def sample_to(order: Order, out: str) -> Written:
     return Written(ready.model, tuple(_write(ready, drawn, place)), ready.jobs, ready.how, ready.spec.label_names, ready.denoiser.notes)
 
 
+def free_name(folder: Path) -> str:
+    """pictures.png in the folder, or pictures-2.png and so on: where pictures go when nobody said."""
+    stems = ("pictures", *(f"pictures-{number}" for number in range(2, 10_000)))
+    return str(
+        next(folder / f"{stem}.png" for stem in stems if not any(folder.glob(f"{stem}.png")) and not any(folder.glob(f"{stem}-film.*")))
+    )
+
+
 def outlook(order: Order) -> Outlook:
     """What would be drawn. Raises Mistake."""
     ready = _ready(order)

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
-from diffsteer.errors import Stopped
+from diffsteer.errors import Mistake, Stopped
 
 # How long the others may take to notice that one has gone, say so and save nothing, before they are ended.
 PATIENCE = 30.0
@@ -35,8 +36,8 @@ def has_gpus(count: int) -> bool:
     return torch.cuda.device_count() >= count
 
 
-def relaunch(processes: int, cpu: bool) -> bool:
-    """Runs this command line again in `processes` processes and waits for them; False where there is nothing to do. Raises Stopped."""
+def relaunch(processes: int, words: Sequence[str], cpu: bool) -> bool:
+    """Runs a command line in `processes` processes and waits for them; False where there is nothing to do. Raises Stopped, Mistake."""
     if processes == 1 or launched():
         return False
     with socket.socket() as free:
@@ -46,7 +47,7 @@ def relaunch(processes: int, cpu: bool) -> bool:
     shared |= {"MASTER_PORT": str(port), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(_threads(processes)))}
     if cpu:
         shared["ACCELERATE_USE_CPU"] = "true"
-    command = [sys.executable, "-m", "diffsteer.cli", *sys.argv[1:]]
+    command = [sys.executable, "-m", "diffsteer.cli", *words]
     ranks = [
         subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(processes)
     ]
@@ -54,7 +55,7 @@ def relaunch(processes: int, cpu: bool) -> bool:
     if 130 in codes:
         raise KeyboardInterrupt
     if 2 in codes:
-        sys.exit(2)  # a mistake, which the first process has put in a sentence
+        raise Mistake("So the run was not begun.")  # the first process has said why
     if any(codes):
         raise Stopped("A process of this run ended before its time. Run the same command to go on from the newest checkpoint.")
     return True

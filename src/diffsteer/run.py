@@ -27,12 +27,14 @@ from diffsteer.config import TrainSettings
 from diffsteer.data import pixels
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
+from diffsteer.device import find_device
 from diffsteer.diffusion import networks
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.process import Process
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.errors import Mistake, Stopped
 from diffsteer.runfolder import Resolved, RunFolder
+from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
 from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint, prune, save_checkpoint
 from diffsteer.training.loop import Stepped, Training
@@ -70,12 +72,7 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
         folder.refuse_other_settings(settings)
         if _finished(folder, settings):
             return _result(folder, resumed=False, already_finished=True)
-    device = _device(settings.device)
-    if settings.processes > 1 and device == "cuda" and torch.cuda.device_count() < settings.processes:
-        device = "cpu"
-    if settings.precision == "fp16" and device == "cpu":
-        raise Mistake("--precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
-
+    device = _device(settings)
     accelerator = _accelerator(settings, device, out)
     # No process may write into the folder before all have seen whether it was there.
     accelerator.wait_for_everyone()
@@ -100,6 +97,7 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
 
 def outlook(settings: TrainSettings) -> list[str]:
     """What a run with these settings would be: data, shapes, parameters, length. Raises Mistake."""
+    device = _device(settings)
     data = _data(settings)
     network, spec = build_model(settings, data)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -116,7 +114,7 @@ def outlook(settings: TrainSettings) -> list[str]:
         f"{len(data.label_names)} classes",
         f"network  {type(network).__name__}, {parameters:,} parameters, input padded to multiples of {networks.size_multiple(network)}",
         f"reads    conditioning {spec.conditioning}, predicts {spec.prediction}, process {spec.process.name}",
-        f"length   {length}, {size} pictures a step",
+        f"length   {length}, {size} pictures a step, on {device}",
     ]
 
 
@@ -140,7 +138,7 @@ def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
         raise Mistake(f"--conditioning {conditioning} needs labels and {data.source} has none; put the pictures into one folder per class.")
     sigma_data = math.sqrt(data.variance + data.mean**2) if settings.process == "edm" else 1.0
     labelled = conditioning != "none"
-    return ModelSpec(
+    spec = ModelSpec(
         process=Process(settings.process, noise=settings.noise, sigma_data=sigma_data),
         prediction=settings.resolved_prediction,
         height=data.height,
@@ -157,6 +155,8 @@ def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
         steps=settings.sample_steps,
         spacing=settings.spacing,
     )
+    How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
+    return spec
 
 
 def _network(settings: TrainSettings, spec: ModelSpec) -> nn.Module:
@@ -170,8 +170,15 @@ def _network(settings: TrainSettings, spec: ModelSpec) -> nn.Module:
         return networks.ConditionalUNet(sample_size=(spec.height, spec.width), num_classes=classes, null_class=spec.null_class, **ends)
     channels = settings.channels or networks.default_channels(spec.height, spec.width)
     rows = classes + spec.null_class if spec.conditioning == "add" else None
-    unet = networks.unet_config(channels, settings.attention_levels, settings.layers, settings.head_dim, settings.dropout, rows)
+    unet = networks.unet_config(
+        channels, settings.attention_levels, settings.layers, settings.head_dim, settings.dropout, settings.norm_groups, rows
+    )
     size = _up((spec.height, spec.width), 2 ** (len(channels) - 1))
+    if size[0] - spec.height >= spec.height or size[1] - spec.width >= spec.width:
+        raise Mistake(
+            f"--channels has {len(channels)} levels, which halve the picture {len(channels) - 1} times; "
+            f"{spec.height}x{spec.width} is too small for that. Give fewer."
+        )
     if spec.conditioning in ("none", "add"):
         return UNet2DModel(sample_size=size, **ends, **unet)
     vector = settings.class_emb_size if spec.conditioning == "concat" else 0
@@ -511,15 +518,14 @@ def _data(settings: TrainSettings, streaming: str | None = None) -> Pictures:
     )
 
 
-def _device(wanted: str) -> str:
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(name for name, available in there.items() if available)
-    if not there[wanted]:
-        raise Mistake(
-            f"--device {wanted}: this machine has none that torch can use; there is {', '.join(n for n, ok in there.items() if ok)}."
-        )
-    return wanted
+def _device(settings: TrainSettings) -> str:
+    """Where to train. Raises Mistake."""
+    device = find_device(settings.device)
+    if settings.processes > 1 and device == "cuda" and torch.cuda.device_count() < settings.processes:
+        device = "cpu"
+    if settings.precision == "fp16" and device == "cpu":
+        raise Mistake("--precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
+    return device
 
 
 def _accelerator(settings: TrainSettings, device: str, out: Path) -> Accelerator:

@@ -53,7 +53,8 @@ class RunFolder:
 
     def refuse_other_settings(self, settings: Settings) -> None:
         """Mistake that names the settings which differ from this run's and would change its numbers."""
-        saved = self.read()["settings"]
+        defaults = {name: field.get_default() for name, field in type(settings).model_fields.items()}
+        saved = {**defaults, **self.read()["settings"]}  # an older run knows nothing of settings that came later
         names = differing(saved, settings.model_dump(mode="json"), RESUME_MAY_CHANGE)
         if names:
             said = ", ".join(f"--{name.replace('_', '-')} (there {saved.get(name)}, now {getattr(settings, name)})" for name in names)

@@ -192,7 +192,7 @@ def test_plain_unet_is_the_lessons_network(like_mnist: Pictures) -> None:
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
 
-INNER: dict[str, Any] = unet_config((32, 32), 1, 1, 32, 0.0, None)
+INNER: dict[str, Any] = unet_config((32, 32), 1, 1, 32, 0.0, 16, None)
 
 
 def planes_told(network: LabelChannelsUNet, labels: Tensor) -> Tensor:
@@ -240,7 +240,7 @@ def test_the_null_class_exists_exactly_with_label_dropout(like_mnist: Pictures, 
 def test_a_unet_hears_time_and_label(channels: tuple[int, ...]) -> None:
     """diffusers' 32 GroupNorm groups take what is added to each channel out of levels of 32 channels; some level must be left to hear."""
     torch.manual_seed(0)
-    network = UNet2DModel((8, 8), 1, 1, **unet_config(channels, 0, 1, 32, 0.0, 3))
+    network = UNet2DModel((8, 8), 1, 1, **unet_config(channels, 0, 1, 32, 0.0, 16, 3))
     x = noise(1, 1, 8, 8).repeat(3, 1, 1, 1)
     with torch.no_grad():
         answers = network(x, torch.tensor([0.0, 0.0, 500.0]), torch.tensor([0, 1, 0])).sample.flatten(1)
@@ -298,7 +298,7 @@ def test_padding_is_cropped_exactly(height: int, width: int, multiple: int) -> N
     ("made", "multiple"),
     [
         (lambda: UNet2DModel((8, 8), 1, 1, **INNER), 2),
-        (lambda: UNet2DModel((8, 8), 1, 1, **unet_config((32, 32, 32, 32), 0, 1, 32, 0.0, None)), 8),
+        (lambda: UNet2DModel((8, 8), 1, 1, **unet_config((32, 32, 32, 32), 0, 1, 32, 0.0, 16, None)), 8),
         (lambda: LabelChannelsUNet((8, 8), unet=INNER), 2),
         (BasicUNet, 4),
         (lambda: ConditionalUNet(time_dim=16), 1),

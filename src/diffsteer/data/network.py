@@ -20,7 +20,7 @@ def require_hub(what: str) -> None:
     if not _answers(endpoint):
         raise Mistake(
             f"No network: {endpoint} does not answer, so {what} cannot be fetched. "
-            "Use data from this computer, or set HF_HUB_OFFLINE=1 if it was downloaded before."
+            "Give something that is on this computer, or set HF_HUB_OFFLINE=1 if it was downloaded before."
         )
 
 

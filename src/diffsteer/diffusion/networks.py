@@ -31,14 +31,17 @@ def default_channels(height: int, width: int) -> tuple[int, ...]:
 
 
 def unet_config(
-    channels: tuple[int, ...], attention_levels: int, layers: int, head_dim: int, dropout: float, embedding_rows: int | None
+    channels: tuple[int, ...],
+    attention_levels: int,
+    layers: int,
+    head_dim: int,
+    dropout: float,
+    norm_groups: int,
+    embedding_rows: int | None,
 ) -> dict[str, object]:
     """Keyword arguments of a `UNet2DModel` with attention in its deepest `attention_levels` levels."""
     depth = len(channels)
     attention = [level >= depth - attention_levels for level in range(depth)]
-    # Time and label are added channel by channel before a GroupNorm: in a group of one channel it takes them out again. diffusers' 32
-    # groups do that to levels of 32 channels, so a network that has no wider level would hear neither.
-    groups = 32 if max(channels) > 32 else 16
     return {
         "layers_per_block": layers,
         "block_out_channels": tuple(channels),
@@ -47,7 +50,7 @@ def unet_config(
         "attention_head_dim": head_dim,
         "dropout": dropout,
         "num_class_embeds": embedding_rows,
-        "norm_num_groups": groups,
+        "norm_num_groups": norm_groups,
     }
 
 
