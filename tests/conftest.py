@@ -20,10 +20,10 @@ SmallModel = Callable[..., Path]
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
     """A model folder with the network's first weights, `small_model(size=(8, 8), names=None, **settings)`: nothing is trained."""
-    from diffsteer.config import train_settings
     from diffsteer.data.images import load_pictures
-    from diffsteer.run import build_model
+    from diffsteer.recipebook import train_settings
     from diffsteer.sampling.folder import save_model
+    from diffsteer.training.build import build_model
 
     made: dict[str, Path] = {}
 

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from diffsteer import cli, config
-from diffsteer.config import LENGTHS, DataSettings, PictureRecipe, TrainSettings, as_flags, train_settings
+from diffsteer import cli, config, recipebook
+from diffsteer.config import LENGTHS, DataSettings, PictureRecipe, TrainSettings, as_flags
 from diffsteer.errors import Mistake
+from diffsteer.recipebook import train_settings
 
 # Promised: these flags keep their names.
 PROMISED = """size network conditioning class-emb-size label-dropout prediction process batch-size accumulate lr optimizer flip ema
@@ -177,28 +178,28 @@ def test_a_bad_recipe_is_a_mistake(tmp_path: Path, text: bytes, says: str) -> No
 
 def test_a_misspelt_recipe_is_told_its_neighbour() -> None:
     with pytest.raises(Mistake, match="did you mean seed-basic"):
-        config.recipe_text("seed-basik")
+        recipebook.recipe_text("seed-basik")
     with pytest.raises(Mistake, match=r"there are digits, .* and any \.yaml file"):
-        config.recipe_text("qqq")
+        recipebook.recipe_text("qqq")
     with pytest.raises(Mistake, match="no recipe file"):
-        config.recipe_text("nowhere.yaml")
+        recipebook.recipe_text("nowhere.yaml")
 
 
 # ---- recipes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", recipebook.recipe_names())
 def test_every_recipe_opens_with_its_command_and_validates(name: str) -> None:
-    first = config.recipe_text(name).splitlines()[0]
+    first = recipebook.recipe_text(name).splitlines()[0]
     words = first.removeprefix("# ").split()
     assert words[:2] == ["diffsteer", "train"] and words[words.index("--recipe") + 1] == name and "--out" in words
     chosen = train_settings(name, {})
     assert chosen.data == words[2], "the command and the recipe name the same data"
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", recipebook.recipe_names())
 def test_a_recipe_is_shown_beside_our_defaults(name: str) -> None:
-    written, rows = config.load_recipe(name), {row["setting"]: row for row in config.beside_defaults(name)}
+    written, rows = recipebook.load_recipe(name), {row["setting"]: row for row in recipebook.beside_defaults(name)}
     for key in set(written) - {"data"}:
         if getattr(train_settings(name, {}), key) != TrainSettings.model_fields[key].get_default() and key != "epochs":
             assert key in rows, f"{key} differs and is not shown"
@@ -222,10 +223,10 @@ def test_the_seeds_keep_the_seeds_settings() -> None:
 
 def test_every_setting_has_its_reason_and_its_help() -> None:
     settings_but_data = set(TrainSettings.model_fields) - {"data"}
-    assert set(config.WHY_DEFAULT) == settings_but_data
-    assert all(config.WHY_DEFAULT.values())
+    assert set(recipebook.WHY_DEFAULT) == settings_but_data
+    assert all(recipebook.WHY_DEFAULT.values())
     assert all(field.description and field.description.endswith((".", ")")) for field in TrainSettings.model_fields.values())
-    assert set(config.NOT_GIVEN) <= settings_but_data
+    assert set(recipebook.NOT_GIVEN) <= settings_but_data
 
 
 # ---- names and round trips -------------------------------------------------------------------------------------------
@@ -262,7 +263,7 @@ def test_settings_survive_yaml(given: dict[str, Any]) -> None:
     assert config.differing(yaml.safe_load(text), chosen.model_dump(mode="json")) == []
 
 
-@pytest.mark.parametrize("name", config.recipe_names())
+@pytest.mark.parametrize("name", recipebook.recipe_names())
 def test_recipes_survive_yaml(name: str) -> None:
     chosen = train_settings(name, {})
     assert TrainSettings(**yaml.safe_load(yaml.safe_dump(chosen.model_dump(mode="json")))) == chosen

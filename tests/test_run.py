@@ -18,8 +18,8 @@ import yaml
 from PIL import Image
 
 from diffsteer import run
-from diffsteer.config import train_settings
 from diffsteer.errors import Mistake, Stopped
+from diffsteer.recipebook import train_settings
 
 TINY: dict[str, Any] = {"data": "digits", "channels": (32, 32), "layers": 1, "batch_size": 32, "figures": ()}
 
@@ -65,6 +65,18 @@ def test_the_folder_holds_what_is_promised(tmp_path: Path) -> None:
     assert settings["resolved"]["steps"] == 4 and settings["resolved"]["finished"]
     assert (out / "model" / "model_index.json").exists()
     assert any("4 optimizer steps of 32 pictures" in line for line in said), "the plan is said"
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=6, checkpoint_every=1, keep=3, preview_every=6)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000005", "step-00000006"]
+
+
+def test_a_solver_that_does_not_exist_is_refused_before_the_training(tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match="nope"):
+        train(tmp_path / "run", steps=2, solver="nope")
+    assert not (tmp_path / "run").exists()
 
 
 def test_previews_are_drawn_from_step_0_with_the_same_seeds(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 from PIL import Image
 
 from diffsteer import run
-from diffsteer.config import as_flags, train_settings
+from diffsteer.config import as_flags
 from diffsteer.data import pixels
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import PRECISIONS, Denoiser
 from diffsteer.errors import Mistake
 from diffsteer.processes import has_gpus, relaunch
+from diffsteer.recipebook import train_settings
 from diffsteer.run import Result
 from diffsteer.sampling.draw import Drawn, How, draw, jobs_for
 from diffsteer.sampling.folder import load_model

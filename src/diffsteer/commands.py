@@ -15,7 +15,7 @@ import yaml
 from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, create_model
 
-from diffsteer import config
+from diffsteer import config, recipebook
 from diffsteer.config import DataSettings, TrainSettings
 from diffsteer.errors import Mistake
 
@@ -132,7 +132,7 @@ def train(
     given = _given(flags)
     if data is not None:
         given["data"] = data
-    settings = config.train_settings(recipe, given)
+    settings = recipebook.train_settings(recipe, given)
     if dry_run:
         _dry_run(settings, json_)
         return
@@ -295,15 +295,15 @@ def recipes(action: str | None = None, name: str | None = None, *, json_: AsJson
         Print one machine-readable object.
     """
     if action is None:
-        listed = {each: config.recipe_text(each).splitlines()[0].lstrip("# ") for each in config.recipe_names()}
+        listed = {each: recipebook.recipe_text(each).splitlines()[0].lstrip("# ") for each in recipebook.recipe_names()}
         _say(json.dumps(listed) if json_ else "\n".join(f"{each:28} {line}" for each, line in listed.items()))
         if not json_:
             _say("next: diffsteer recipes show NAME")
         return
     if action != "show" or name is None:
         raise Mistake("Write diffsteer recipes, or diffsteer recipes show NAME.")
-    text = config.recipe_text(name)
-    rows = config.beside_defaults(name)
+    text = recipebook.recipe_text(name)
+    rows = recipebook.beside_defaults(name)
     if json_:
         _say(json.dumps({"name": name, "settings": yaml.safe_load(text), "beside_defaults": rows}))
         return
@@ -312,7 +312,7 @@ def recipes(action: str | None = None, name: str | None = None, *, json_: AsJson
     _say(f"{'setting':18} {'the seed' if name.startswith('seed-') else name:28} {'our default':28} why ours differs")
     for row in rows:
         _say(f"{row['setting']:18} {row['recipe']:28} {row['default']:28} {row['reason']}")
-    data = config.load_recipe(name).get("data", "DATA")
+    data = recipebook.load_recipe(name).get("data", "DATA")
     _say(f"next: diffsteer train {shlex.quote(data)} --recipe {shlex.quote(name)} --out {shlex.quote(f'runs/{Path(name).stem}')}")
 
 

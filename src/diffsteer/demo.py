@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffsteer import run
-from diffsteer.config import train_settings
 from diffsteer.data.check import check
 from diffsteer.drawing import Order, sample_to
 from diffsteer.errors import Mistake
+from diffsteer.recipebook import train_settings
 
 
 def demo(out: Path, say: Callable[[str], None], started: float) -> None:

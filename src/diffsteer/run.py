@@ -30,12 +30,11 @@ from diffsteer.data.images import load_pictures
 from diffsteer.device import find_device
 from diffsteer.diffusion import networks
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
-from diffsteer.diffusion.process import Process
-from diffsteer.diffusion.seeds import generator_for
 from diffsteer.errors import Mistake, Stopped
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
+from diffsteer.training.build import build_model
 from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint, prune, save_checkpoint
 from diffsteer.training.loop import Stepped, Training
 from diffsteer.training.objective import NOISE_BINS
@@ -78,6 +77,7 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     accelerator.wait_for_everyone()
     data = _data(settings, "auto" if not begun or settings.streaming != "auto" else "on" if folder.resolved().streamed else "off")
     network, spec = build_model(settings, data)
+    How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
     say = say if accelerator.is_main_process else _silent
     for note in data.notes:
         say(note)
@@ -100,6 +100,7 @@ def outlook(settings: TrainSettings) -> list[str]:
     device = _device(settings)
     data = _data(settings)
     network, spec = build_model(settings, data)
+    How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
     parameters = sum(parameter.numel() for parameter in network.parameters())
     size = settings.batch_size * settings.accumulate
     if settings.budget is not None:
@@ -116,75 +117,6 @@ def outlook(settings: TrainSettings) -> list[str]:
         f"reads    conditioning {spec.conditioning}, predicts {spec.prediction}, process {spec.process.name}",
         f"length   {length}, {size} pictures a step, on {device}",
     ]
-
-
-def build_model(settings: TrainSettings, data: Pictures) -> tuple[nn.Module, ModelSpec]:
-    """The untrained network for this data, first weights drawn from the run's seed, and how to read it. Raises Mistake."""
-    spec = model_spec(settings, data)
-    with torch.random.fork_rng():
-        torch.manual_seed(generator_for(settings.seed, "weights").initial_seed())
-        network = _network(settings, spec)
-    return network, spec
-
-
-def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
-    """How the network of these settings is read. Raises Mistake."""
-    conditioning = settings.conditioning
-    if settings.network == "conditional-unet":
-        conditioning = "add"
-    elif conditioning is None:
-        conditioning = "add" if data.label_names and settings.network == "unet" else "none"
-    if conditioning != "none" and not data.label_names:
-        raise Mistake(f"--conditioning {conditioning} needs labels and {data.source} has none; put the pictures into one folder per class.")
-    sigma_data = math.sqrt(data.variance + data.mean**2) if settings.process == "edm" else 1.0
-    labelled = conditioning != "none"
-    spec = ModelSpec(
-        process=Process(settings.process, noise=settings.noise, sigma_data=sigma_data),
-        prediction=settings.resolved_prediction,
-        height=data.height,
-        width=data.width,
-        channels=data.channels,
-        conditioning=conditioning,
-        label_names=tuple(data.label_names) if labelled else (),
-        null_class=labelled and settings.label_dropout > 0,
-        pixel_range=settings.pixel_range,
-        feed_time=settings.feed_time,
-        data_mean=data.mean,
-        data_variance=data.variance,
-        solver=settings.solver,
-        steps=settings.sample_steps,
-        spacing=settings.spacing,
-    )
-    How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
-    return spec
-
-
-def _network(settings: TrainSettings, spec: ModelSpec) -> nn.Module:
-    from diffusers import UNet2DModel
-
-    ends: dict[str, Any] = {"in_channels": spec.channels, "out_channels": spec.channels}
-    classes = len(spec.label_names)
-    if settings.network == "basic":
-        return networks.BasicUNet(sample_size=_up((spec.height, spec.width), 4), **ends)
-    if settings.network == "conditional-unet":
-        return networks.ConditionalUNet(sample_size=(spec.height, spec.width), num_classes=classes, null_class=spec.null_class, **ends)
-    channels = settings.channels or networks.default_channels(spec.height, spec.width)
-    rows = classes + spec.null_class if spec.conditioning == "add" else None
-    unet = networks.unet_config(
-        channels, settings.attention_levels, settings.layers, settings.head_dim, settings.dropout, settings.norm_groups, rows
-    )
-    size = _up((spec.height, spec.width), 2 ** (len(channels) - 1))
-    if size[0] - spec.height >= spec.height or size[1] - spec.width >= spec.width:
-        raise Mistake(
-            f"--channels has {len(channels)} levels, which halve the picture {len(channels) - 1} times; "
-            f"{spec.height}x{spec.width} is too small for that. Give fewer."
-        )
-    if spec.conditioning in ("none", "add"):
-        return UNet2DModel(sample_size=size, **ends, **unet)
-    vector = settings.class_emb_size if spec.conditioning == "concat" else 0
-    return networks.LabelChannelsUNet(
-        sample_size=size, num_classes=classes, class_emb_size=vector, null_class=spec.null_class, unet=unet, **ends
-    )
 
 
 class _Story:
@@ -560,10 +492,6 @@ def _flat(settings: TrainSettings) -> dict[str, Any]:
 def _short(value: float) -> float:
     """Seven digits: all that float32 has."""
     return float(f"{value:.7g}")
-
-
-def _up(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    return (-(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple)
 
 
 def _silent(_: str) -> None:

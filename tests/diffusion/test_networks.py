@@ -17,13 +17,14 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffsteer.config import TrainSettings, train_settings
+from diffsteer.config import TrainSettings
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.networks import BasicUNet, ConditionalUNet, LabelChannelsUNet, default_channels, size_multiple, unet_config
 from diffsteer.diffusion.process import PROCESSES, Process
-from diffsteer.run import build_model
+from diffsteer.recipebook import train_settings
+from diffsteer.training.build import build_model
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
