@@ -50,7 +50,7 @@ Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(parse_switch)]
 
 # Every level that a network of unsaid channels may have is a multiple of it.
-SMALLEST_DEFAULT_CHANNELS = 64
+SMALLEST_DEFAULT_CHANNELS = 32
 
 FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label"]
 
@@ -108,7 +108,7 @@ class TrainSettings(DataSettings):
     channels: Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] | None, BeforeValidator(parse_list)] = Field(
         None, min_length=1, description="Channels of each level, multiples of 32, for example 64,128,128; default: by picture size."
     )
-    layers: int = Field(2, ge=1, description="Residual layers in each level.")
+    layers: int = Field(1, ge=1, description="Residual layers in each level.")
     attention_levels: int = Field(1, ge=0, description="How many of the deepest levels have attention.")
     head_dim: int = Field(32, ge=1, description="Width of an attention head.")
     # Time and label are added channel by channel before a GroupNorm: in a group of one channel it takes them out again. diffusers' 32
@@ -174,7 +174,7 @@ class TrainSettings(DataSettings):
 
     # what is drawn at the end, into RUN/figures
     figures: Annotated[tuple[FigureName, ...], BeforeValidator(parse_list)] = Field(
-        ("data", "corruption", "predictions", "by-label"), description="Figures drawn at the end, besides the loss curve."
+        ("data", "corruption", "predictions"), description="Figures drawn at the end, besides the loss curve."
     )
     loss_ceiling: float | None = Field(None, gt=0, description="Top of the loss curve's axis; default: by the losses.")
 

@@ -148,9 +148,10 @@ class _Story:
         first = time.perf_counter()
         start = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device) if self.main else None
         preview_seconds = time.perf_counter() - first
-        steps = self._length() or self._steps_in(self._budget(), preview_seconds)
+        looks = self._previews(preview_seconds)
+        steps = self._length() or self._steps_in(self._budget(), looks * preview_seconds + self._figure_seconds(preview_seconds))
         self._set_plan(steps)
-        resolved = self._resolve(steps)
+        resolved = self._resolve(steps, looks)
         if self.main:
             self.folder.write(self.settings, resolved)
             assert start is not None
@@ -320,8 +321,17 @@ class _Story:
         assert self.settings.budget is not None
         return self.settings.budget
 
-    def _steps_in(self, budget: float, preview_seconds: float) -> int:
-        """How many steps fit into what is left of the budget, measured here and now; the weights are put back as they were."""
+    def _previews(self, preview_seconds: float) -> int:
+        """How many previews there will be after the first: ten, or fewer where they would take more than a tenth of the budget."""
+        if self.settings.budget is None:
+            return 10
+        return max(1, min(10, int(self._shared(self.settings.budget / 10 / max(preview_seconds, 1e-3)))))
+
+    def _steps_in(self, budget: float, pictures: float) -> int:
+        """How many steps fit into what is left of the budget when drawing pictures will take so many seconds of it.
+
+        Measured here and now; the weights are put back as they were.
+        """
         training = self.training
         before = {group: {name: value.clone() for name, value in tensors.items()} for group, tensors in training.tensors().items()}
         state = training.state()
@@ -332,8 +342,7 @@ class _Story:
         steps_taken.close()
         training.load(before, state)
         spent = time.time() - self.started
-        # Ten more previews, and the end: a film, the figures, the model. Measured pictures cost what the first preview did.
-        after = 11 * preview_seconds + 2.0 + self._figure_seconds(preview_seconds)
+        after = pictures + 2.0  # and the film, the loss curve and the model at the end
         return max(10, int(self._shared(budget - spent - after) / each))
 
     def _seconds_a_step(self, steps: Iterator[Stepped], count: int) -> float:
@@ -364,11 +373,11 @@ class _Story:
     def _set_plan(self, steps: int) -> None:
         self.training.plan = self._plan(steps)
 
-    def _resolve(self, steps: int) -> Resolved:
+    def _resolve(self, steps: int, looks: int) -> Resolved:
         tenth = max(1, round(steps / 10))
         return Resolved(
             steps=steps,
-            preview_every=self.settings.preview_every or tenth,
+            preview_every=self.settings.preview_every or max(1, -(-steps // looks)),
             checkpoint_every=self.settings.checkpoint_every or tenth,
             data_fingerprint=self.data.fingerprint,
             pictures=self.data.count,

@@ -65,11 +65,11 @@ def test_two_kills_leave_no_trace(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
     subprocess.run(command(tmp_path / "straight", 400, 20), check=True, capture_output=True)
-    kills = 0
-    for attempt in range(20):
+    kills, attempt = 0, 0
+    while kills < 20:
+        attempt += 1
         out = tmp_path / f"killed{attempt}"
         kills += killed_then_finished(out, 400, 20, kills=1, chance=random.Random(attempt), longest=8.0)
         straight, killed = files(tmp_path / "straight"), files(out)
         assert straight.keys() == killed.keys()
         assert [name for name in straight if straight[name] != killed[name]] == []
-    assert kills >= 18, "the kills came too late to strike"

@@ -19,14 +19,14 @@ NETWORKS = ("unet", "basic", "conditional-unet")
 
 
 def default_channels(height: int, width: int) -> tuple[int, ...]:
-    """Channels of each level for pictures of this size: more levels for larger pictures."""
+    """Channels of each level for pictures of this size: more levels for larger pictures, and no more than a laptop can train in minutes."""
     side = max(height, width)
     if side < 16:
         return (64, 64)
     if side == 16:
         return (64, 128)
     if side <= 32:
-        return (64, 128, 128)
+        return (32, 64, 64)
     return (64, 128, 128, 256) if side <= 64 else (64, 64, 128, 128, 256)
 
 
