@@ -49,8 +49,6 @@ Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
 Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(parse_switch)]
 
-# Every level that a network of unsaid channels may have is a multiple of it.
-SMALLEST_DEFAULT_CHANNELS = 32
 
 FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label"]
 
@@ -200,7 +198,9 @@ class TrainSettings(DataSettings):
         if 32 % self.norm_groups:
             raise ValueError(f"--norm-groups should be 1, 2, 4, 8, 16 or 32; {self.norm_groups} was given")
         if self.network == "unet" and self.attention_levels:
-            attended = (self.channels or (SMALLEST_DEFAULT_CHANNELS,))[-self.attention_levels :]
+            # Where channels are unsaid, the two deepest levels are multiples of 64 at every size, and all are of 32.
+            unsaid = (64,) if self.attention_levels <= 2 else (32,)
+            attended = self.channels[-self.attention_levels :] if self.channels else unsaid
             if any(width % self.head_dim for width in attended):
                 raise ValueError(f"--head-dim {self.head_dim} does not divide the channels {attended} of the levels with attention")
         return self

@@ -28,7 +28,7 @@ def demo(out: Path, say: Callable[[str], None], started: float) -> None:
     say("\n3. diffsteer sample: every digit, and how it is drawn")
     run_folder = str(out / "run")
     grid = sample_to(Order(model=run_folder, overwrite=True), str(out / "digits.png"))
-    film = sample_to(Order(model=run_folder, per_label=4, columns=8, film=True, overwrite=True), str(out / "film.gif"))
+    film = sample_to(Order(model=run_folder, per_label=4, columns=8, film=True, overwrite=True), str(out / "drawing.gif"))
 
     say("\npictures to look at:")
     for path, what in (

@@ -324,7 +324,9 @@ def test_the_multiple_is_what_the_network_needs(made: Callable[[], nn.Module], m
 def test_default_networks_fit_every_size(height: int, width: int) -> None:
     channels = default_channels(height, width)
     multiple = 2 ** (len(channels) - 1)
-    assert all(width % 64 == 0 for width in channels), "what --head-dim is checked against"
+    assert all(width % 32 == 0 for width in channels) and all(width % 64 == 0 for width in channels[-2:]), (
+        "--head-dim is checked against it"
+    )
     pads = (-height % multiple, -width % multiple)
     assert (pads[0] + 1) // 2 < height and (pads[1] + 1) // 2 < width, "mirrored padding must be shorter than the picture"
 

@@ -528,11 +528,7 @@ def edm(**options: Any) -> Any:
         (lambda: diffusers.DDPMScheduler(rescale_betas_zero_snr=True), {}, "rescale_betas_zero_snr"),
         (lambda: diffusers.DDPMScheduler(beta_schedule="sigmoid"), {}, "sigmoid"),
         (edm, {}, "told the time in another way"),
-        (
-            diffusers.KarrasVeScheduler if hasattr(diffusers, "KarrasVeScheduler") else diffusers.CMStochasticIterativeScheduler,
-            {},
-            "no betas",
-        ),
+        (diffusers.CMStochasticIterativeScheduler, {}, "no betas"),
         (None, {"in_channels": 4, "out_channels": 4}, "takes 4 channels and answers with 4"),
         (None, {"in_channels": 3, "out_channels": 6}, "takes 3 channels and answers with 6"),
         (None, {"sample_size": None}, "no sample_size"),
