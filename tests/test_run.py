@@ -67,6 +67,14 @@ def test_the_folder_holds_what_is_promised(tmp_path: Path) -> None:
     assert any("4 optimizer steps of 32 pictures" in line for line in said), "the plan is said"
 
 
+def test_the_mean_loss_of_each_whole_epoch_is_told(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "data", count=20)
+    result, _ = train(tmp_path / "run", data=str(data), batch_size=8, epochs=2, last_batch="short", preview_every=6)
+    told = losses(tmp_path / "run")
+    assert len(told) == 6
+    assert result.epochs == pytest.approx([sum(told[:3]) / 3, sum(told[3:]) / 3])
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train(tmp_path / "run", steps=6, checkpoint_every=1, keep=3, preview_every=6)
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())

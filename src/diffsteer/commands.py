@@ -156,6 +156,10 @@ def train(
         _say(f"{out} is finished; nothing was done. --steps or --epochs with a larger number goes on.")
     loss = f"loss {result.loss:.6f} (mean of the last {min(100, result.steps)})"
     _say(f"done     {result.steps} steps, {loss}, {result.seconds:.0f} s of training; model in {out}/model")
+    if result.epochs:
+        most = 10
+        shown = " ".join(f"{loss:.6f}" for loss in result.epochs[:most])
+        _say(f"epochs   mean losses {shown}{f' ... {result.epochs[-1]:.6f}' if len(result.epochs) > most else ''}")
     _say(f"pictures {out}/previews/previews.gif, {out}/figures/")
     _say(f"next: diffsteer sample {shlex.quote(str(out))} --out {shlex.quote(out.resolve().name)}.png")
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -49,11 +50,12 @@ DEFAULT_EPOCHS = 30
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: its folder, steps done, and the mean loss of the last hundred steps."""
+    """What a run leaves: its folder, steps done, and mean losses: of the last hundred steps, and of each whole epoch."""
 
     out: Path
     steps: int
     loss: float
+    epochs: tuple[float, ...]
     seconds: float
     resumed: bool
     already_finished: bool = False
@@ -223,7 +225,7 @@ class _Story:
         if self.main:
             self._finish(resolved)
         self.accelerator.wait_for_everyone()
-        return _result(self.folder, resumed=resumed) if self.main else Result(self.folder.path, resolved.steps, math.nan, 0.0, resumed)
+        return _result(self.folder, resumed=resumed) if self.main else Result(self.folder.path, resolved.steps, math.nan, (), 0.0, resumed)
 
     def _flush(self, waiting: list[Stepped], seconds: float) -> None:
         """Writes the waiting steps' metrics; stops at the first loss that is not finite."""
@@ -438,8 +440,11 @@ def _finished(folder: RunFolder, settings: TrainSettings) -> bool:
 
 def _result(folder: RunFolder, *, resumed: bool, already_finished: bool = False) -> Result:
     rows = folder.metrics()
-    last = [row["loss"] for row in rows[-100:]]
-    return Result(folder.path, rows[-1]["step"], sum(last) / len(last), rows[-1]["seconds"], resumed, already_finished)
+    losses = [row["loss"] for row in rows]
+    settings = folder.read()["settings"]
+    each = math.ceil(folder.resolved().pictures / (settings["batch_size"] * settings["accumulate"]))
+    epochs = tuple(mean(losses[first : first + each]) for first in range(0, len(losses) - each + 1, each))
+    return Result(folder.path, rows[-1]["step"], mean(losses[-100:]), epochs, rows[-1]["seconds"], resumed, already_finished)
 
 
 def _data(settings: TrainSettings, streaming: str | None = None) -> Pictures:
