@@ -12,7 +12,7 @@ from diffsteer.errors import Mistake
 PATIENCE = 5.0  # seconds, looking up the name included
 
 
-def require_hub(what: str) -> None:
+def require_hub(what: str, instead: str = "Give something that is on this computer") -> None:
     """Return when the Hub answers, or when HF_HUB_OFFLINE=1 says to use the copies downloaded before. Mistake otherwise."""
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return
@@ -20,7 +20,7 @@ def require_hub(what: str) -> None:
     if not _answers(endpoint):
         raise Mistake(
             f"No network: {endpoint} does not answer, so {what} cannot be fetched. "
-            "Give something that is on this computer, or set HF_HUB_OFFLINE=1 if it was downloaded before."
+            f"{instead}, or set HF_HUB_OFFLINE=1 if it was downloaded before."
         )
 
 

@@ -1,0 +1,113 @@
+"""A steer in words: `name=value[,option=value...][:strength]`, or the same keys as a mapping (YAML, Python). Read here, understood in
+`losses.py`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from diffsteer.errors import Mistake
+
+USER_FILE = re.compile(r".+\.py:[A-Za-z_]\w*")
+EXAMPLE = 'write it as color=#1ae680, color=#1ae680,way=shortcut:2 or "clip=red rose:8"'
+
+
+@dataclass(frozen=True)
+class Words:
+    """A steer as it was asked for. name: of a loss, or `file.py:function`. value, strength: None where not given."""
+
+    name: str
+    value: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+    strength: float | None = None
+
+    @property
+    def code(self) -> bool:
+        """Whether it names a file of the user's, which is code."""
+        return USER_FILE.fullmatch(self.name) is not None
+
+    def __str__(self) -> str:
+        """The words that are read as this steer."""
+        pieces = [self.name if self.value is None else f"{self.name}={_quoted(self.value)}"]
+        pieces += [f"{key}={_quoted(value)}" for key, value in self.options.items()]
+        # an end such as the 3 of "gpt:3" would be read as a strength, were it not told
+        strength = 1.0 if self.strength is None and _number_at_end(",".join(pieces)) else self.strength
+        return ",".join(pieces) + ("" if strength is None else f":{strength:g}")
+
+
+def parse(text: str) -> Words:
+    """The words of one `--steer`. Mistake where they are none."""
+    rest, strength = _without_strength(text.strip())
+    first, *others = _split(rest, text)
+    name, value = first if len(first) == 2 else (first[0], None)
+    if not name:
+        raise Mistake(f"--steer {text!r} names no loss; {EXAMPLE}.")
+    options: dict[str, str] = {}
+    for piece in others:
+        if len(piece) == 1:
+            raise Mistake(f'--steer {text!r}: {piece[0]!r} is no option=value. A value with commas is quoted: color="0.1,0.9,0.5".')
+        if piece[0] in options:
+            raise Mistake(f"--steer {text!r} gives {piece[0]} twice.")
+        options[piece[0]] = str(piece[1])
+    return Words(name, value, options, strength)
+
+
+def from_mapping(mapping: Mapping[str, Any]) -> Words:
+    """The words of `{"color": "#1ae680", "way": "shortcut", "strength": 2}`: the loss comes first, its value may be None."""
+    items = list(mapping.items())
+    if not items:
+        raise Mistake('A steer names its loss first, for example {"color": "#1ae680", "strength": 2}.')
+    (name, value), *others = items
+    options = {str(key): _as_text(option) for key, option in others if key != "strength"}
+    strength = mapping.get("strength")
+    if strength is not None and (isinstance(strength, bool) or not isinstance(strength, int | float) or not math.isfinite(strength)):
+        raise Mistake(f"The strength of {name} is a number; {strength!r} was given.")
+    return Words(str(name), None if value is None else _as_text(value), options, None if strength is None else float(strength))
+
+
+def scaled(words: Words, factor: float, default: float) -> Words:
+    """The same steer, `factor` times as strong; `default` is its strength where none was given."""
+    return replace(words, strength=factor * (default if words.strength is None else words.strength))
+
+
+def _without_strength(text: str) -> tuple[str, float | None]:
+    """The text before its strength, and the strength if the text after the last colon reads as a number."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or head.count('"') % 2 or head.endswith(":"):  # a prompt's weight stands after two colons
+        return text, None
+    try:
+        strength = float(tail)
+    except ValueError:
+        return text, None
+    if not math.isfinite(strength):
+        raise Mistake(f"--steer {text!r}: the strength after the colon should be a finite number.")
+    return head, strength
+
+
+def _number_at_end(text: str) -> bool:
+    return _without_strength(text)[1] is not None
+
+
+def _split(text: str, whole: str) -> list[list[str]]:
+    """`a=b,c="d,e"` -> [[a, b], [c, "d,e"]]: at commas and first equal signs outside of quotes, the quotes taken off."""
+    if text.count('"') % 2:
+        raise Mistake(f"--steer {whole!r} opens a quote that it does not close.")
+    pieces = re.findall(r'((?:[^",]|"[^"]*")*)(?:,|$)', text)
+    pieces = pieces[:-1] if len(pieces) > 1 and pieces[-1] == "" and not text.endswith(",") else pieces
+    return [[part.strip().replace('"', "") for part in re.split(r"=", piece, maxsplit=1)] for piece in pieces]
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"' if "," in value else value
+
+
+def _as_text(value: Any) -> str:
+    """A value of YAML or Python as the command line would have it: (0.2, 1.0) becomes 0.2-1.0, True becomes on."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, list | tuple):
+        return ("-" if len(value) == 2 else ",").join(map(str, value))
+    return str(value)
