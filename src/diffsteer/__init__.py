@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsteer.api import load, sample, train
+    from diffsteer.api import load, sample, steer, train
     from diffsteer.data.images import load_pictures
 
 __version__ = "0.1.0"
@@ -18,10 +18,11 @@ _HOMES = {
     "load": "diffsteer.api",
     "load_pictures": "diffsteer.data.images",
     "sample": "diffsteer.api",
+    "steer": "diffsteer.api",
     "train": "diffsteer.api",
 }
 
-__all__ = ["__version__", "load", "load_pictures", "sample", "train"]
+__all__ = ["__version__", "load", "load_pictures", "sample", "steer", "train"]
 
 
 def __getattr__(name: str) -> Any:

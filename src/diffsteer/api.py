@@ -1,12 +1,14 @@
-"""The library's front: train, load, sample. The command line draws and trains nothing that these do not."""
+"""The library's front: train, load, steer, sample. The command line draws and trains nothing that these do not."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from diffsteer import run
 from diffsteer.config import as_flags
@@ -14,11 +16,16 @@ from diffsteer.data import pixels
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import PRECISIONS, Denoiser
 from diffsteer.errors import Mistake
+from diffsteer.order import canvas_of
 from diffsteer.processes import has_gpus, relaunch
 from diffsteer.recipebook import train_settings
 from diffsteer.run import Result
 from diffsteer.sampling.draw import Drawn, How, draw, jobs_for
 from diffsteer.sampling.folder import load_model
+from diffsteer.steering.gradient import Steer, SteeredDenoiser
+from diffsteer.steering.losses import build, distinct, make_steer
+from diffsteer.steering.user import checked
+from diffsteer.steering.words import from_mapping, parse
 
 
 def train(data: str | None = None, out: str | Path = "runs/first", *, recipe: str | None = None, **settings: Any) -> Result:
@@ -43,8 +50,46 @@ def load(model: str | Path, *, device: str = "cpu", precision: str = "fp32") -> 
     return load_model(str(model), precision, find_device(device))
 
 
+@dataclass(frozen=True)
+class Steered:
+    """A denoiser and what steers it: `sample` draws with it, and it is a denoiser `(x_t, t, cond) -> x0` itself."""
+
+    denoiser: Denoiser
+    steers: tuple[Steer, ...]
+
+    def __call__(self, x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
+        """x0 [B, C, H, W] after the steers' moves, not clamped; what is random in a loss is drawn as for seeds 0, 1, 2, ..."""
+        spec = self.denoiser.spec
+        return SteeredDenoiser(self.denoiser, self.steers, spec.process, range(len(x_t)), variance=spec.data_variance, clip=False)(
+            x_t, t, cond
+        )
+
+
+def steer(
+    model: Denoiser | str | Path, *losses: str | Mapping[str, Any] | Callable[..., Any], strength: float = 1.0, **options: Any
+) -> Steered:
+    """The model under losses, several at once: the command line's words ("color=#1ae680:2"), the same keys as a mapping
+    ({"color": "#1ae680", "strength": 2}), or functions of your own.
+
+    A function takes pictures [B, C, H, W], float32 in [0, 1], and returns one number per picture, a negative log-likelihood in nats (a
+    second parameter would be given the `steering.contract.Moment`). strength and options (way, window, scaling, preset, ...) are the
+    functions'. Raises Mistake.
+    """
+    denoiser = model if isinstance(model, Denoiser) else load(model)
+    device = next(denoiser.network.parameters()).device
+    canvas = canvas_of(denoiser.spec, str(device))
+    steers = []
+    for each in losses:
+        if callable(each):
+            name = getattr(each, "__name__", type(each).__name__)
+            steers.append(make_steer(checked(each, name, canvas), name, strength, options))
+        else:
+            steers.append(build(parse(each) if isinstance(each, str) else from_mapping(each), canvas))
+    return Steered(denoiser, distinct(steers))
+
+
 def sample(
-    model: Denoiser | str | Path,
+    model: Denoiser | Steered | str | Path,
     labels: Sequence[str | int] | None = None,
     *,
     per_label: int | None = None,
@@ -56,20 +101,24 @@ def sample(
     guidance_scale: float | None = None,
 ) -> Pictures:
     """Pictures by label and seed; what is None is as the model was saved. Raises Mistake."""
-    denoiser = model if isinstance(model, Denoiser) else load(model)
+    steers = model.steers if isinstance(model, Steered) else ()
+    denoiser = model.denoiser if isinstance(model, Steered) else model if isinstance(model, Denoiser) else load(model)
     words = None if labels is None else [str(label) for label in labels]
     jobs = jobs_for(denoiser.spec, words, per_label=per_label, count=count, seeds=seeds)
     device = next(denoiser.network.parameters()).device
-    return Pictures(draw(denoiser, jobs, How(solver, steps, spacing, guidance_scale), device=device), denoiser.spec.label_names)
+    how = How(solver, steps, spacing, guidance_scale)
+    return Pictures(draw(denoiser, jobs, how, steers=steers, device=device), denoiser.spec.label_names)
 
 
 class Pictures:
-    """What `sample` drew: `pixels` uint8 [N, C, H, W], `labels` (names, or None), `seeds`."""
+    """What `sample` drew: `pixels` uint8 [N, C, H, W], `labels` (names, or None), `seeds`, and `losses`, of each steer by name [steps +
+    1, N]: of the predicted pictures before each move, and of the pictures."""
 
     def __init__(self, drawn: Drawn, label_names: Sequence[str]) -> None:
         self.pixels = drawn.pictures
         self.labels = [None if job.label is None else label_names[job.label] for job in drawn.jobs]
         self.seeds = [job.seed for job in drawn.jobs]
+        self.losses = drawn.losses
 
     def __len__(self) -> int:
         return len(self.pixels)

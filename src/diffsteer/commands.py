@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, create_model
 
 from diffsteer import config, recipebook
-from diffsteer.config import DataSettings, TrainSettings
+from diffsteer.config import DataSettings, SampleSettings, TrainSettings
 from diffsteer.errors import Mistake
 
 FLAT = Parameter(name="*")
@@ -42,7 +42,7 @@ def _flags(schema: type[BaseModel], name: str, without: tuple[str, ...] = ()) ->
         chosen = f" [choices: {', '.join(words)}]" if words else ""
         shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
         kept = f" [default: {shown}]" if default not in (None, ()) else ""
-        kind = bool if field.annotation is bool else str
+        kind: Any = bool if field.annotation is bool else tuple[str, ...] if field.annotation == config.Words else str
         help_text = f"{field.description}{chosen}{kept}"
         parameter = Parameter(name=f"--{key.replace('_', '-')}", help=help_text, show_default=False, allow_leading_hyphen=True)
         fields[key] = (Annotated[kind | None, parameter], None)
@@ -54,9 +54,12 @@ if TYPE_CHECKING:
     class DataFlags(BaseModel): ...
 
     class TrainFlags(BaseModel): ...
+
+    class SampleFlags(BaseModel): ...
 else:
     DataFlags = _flags(DataSettings, "DataFlags", without=("streaming",))
     TrainFlags = _flags(TrainSettings, "TrainFlags", without=("data",))
+    SampleFlags = _flags(SampleSettings, "SampleFlags")
 
 
 def _given(flags: BaseModel | None) -> dict[str, Any]:
@@ -196,24 +199,10 @@ def sample(
     model: str | None = None,
     *,
     out: str | None = None,
-    labels: str | None = None,
-    per_label: int | None = None,
-    count: int | None = None,
-    seeds: str | None = None,
-    solver: str | None = None,
-    steps: int | None = None,
-    spacing: str | None = None,
-    guidance_scale: float | None = None,
-    film: Switch = False,
-    columns: int | None = None,
-    invert: Switch = False,
-    precision: str | None = None,
-    device: str = "auto",
-    batch_size: int = 64,
     from_: Annotated[Path | None, Parameter(name="--from")] = None,
-    overwrite: Switch = False,
     dry_run: Switch = False,
     json_: AsJson = False,
+    flags: Annotated[SampleFlags | None, FLAT] = None,
 ) -> None:
     """Draw pictures with a model.
 
@@ -223,57 +212,22 @@ def sample(
         Model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel.
     out
         x.png a grid, x.gif a film, x.npz arrays, a folder of PNGs otherwise; default: pictures.png, or the next free name.
-    labels
-        Names, numbers, ranges or all: cat,dog or 0-9.
-    per_label
-        Pictures a label (8).
-    count
-        Pictures in all, labels in turn (16 without labels).
-    seeds
-        Every label is drawn with every seed: 0-63 or 1,2,5-10.
-    solver
-        mix, ddpm, ddim, euler, heun, dpm++2m, unipc, seed-004, or a diffusers scheduler's class name.
-    steps
-        Solver steps.
-    spacing
-        How times are spaced: even, angle, karras, leading, trailing, linspace.
-    guidance_scale
-        Label guidance; 1 is off. The model must have been trained with label dropout.
-    film
-        Also write a film of x beside the predicted picture (GIF), and a sheet of chosen steps (PNG).
-    columns
-        Columns of the grid.
-    invert
-        Show grey pictures as ink on paper.
-    precision
-        fp32 (the default), bf16 or fp16; other than in fp32, pictures depend a little on their batch.
-    device
-        auto, cpu, cuda or mps.
-    batch_size
-        Pictures drawn at a time; it changes no picture.
     from_
         A PNG made before: draw it again from the recipe it holds.
-    overwrite
-        Replace an existing file.
     dry_run
         Print what would be drawn, and stop.
     json_
         Print the result as one machine-readable object.
     """
+    settings = config.validated(SampleSettings, _given(flags), "the settings")
     from diffsteer import drawing
+    from diffsteer.order import Order
 
-    order = drawing.Order(
-        model=model, labels=labels, per_label=per_label, count=count, seeds=seeds, solver=solver, steps=steps, spacing=spacing,
-        guidance_scale=guidance_scale, film=film, columns=columns, invert=invert, precision=precision, device=device, batch_size=batch_size,
-        again=from_, overwrite=overwrite,
-    )  # fmt: skip
+    order = Order(model, settings, from_)
     if dry_run:
         plan = drawing.outlook(order)
-        _say(
-            json.dumps(plan.to_dict(), ensure_ascii=False)
-            if json_
-            else "\n".join([*plan.lines(), "next: the same command without --dry-run"])
-        )
+        text = json.dumps(plan.to_dict(), ensure_ascii=False) if json_ else "\n".join(plan.lines())
+        _say(text if json_ else f"{text}\nnext: the same command without --dry-run")
         return
     written = drawing.sample_to(order, drawing.free_name(Path()) if out is None else out)
     if json_:

@@ -40,6 +40,27 @@ def parse_list(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
+def parse_window(value: Any) -> Any:
+    """Two noise levels from `0.2-0.9` or a pair."""
+    if value is None or (isinstance(value, tuple | list) and len(value) == 2):
+        return value
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*-\s*(\d*\.?\d+)\s*", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is no range of noise levels; write 0.2-0.9 (0 is clean, 1 is noise)")
+    return (float(match[1]), float(match[2]))
+
+
+def parse_autoguidance(value: Any) -> Any:
+    """(model, scale) from `runs/early:2`, or a pair; the scale is 2 where none is said."""
+    if value is None or (isinstance(value, tuple | list) and len(value) == 2):
+        return value
+    model, colon, scale = str(value).rpartition(":")
+    try:
+        return (model, float(scale)) if colon else (str(value), 2.0)
+    except ValueError:
+        return (str(value), 2.0)
+
+
 def parse_switch(value: Any) -> Any:
     """`on` and `off` as words: YAML reads them, unquoted, as true and false."""
     return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
@@ -48,6 +69,8 @@ def parse_switch(value: Any) -> Any:
 Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
 Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(parse_switch)]
+Window = Annotated[tuple[float, float], BeforeValidator(parse_window)]
+Words = tuple[str, ...]  # a flag that may be given several times
 
 
 FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label"]
@@ -218,6 +241,47 @@ class TrainSettings(DataSettings):
         return self.times or {"flow": "logit-normal", "edm": "edm"}.get(self.process, "uniform")
 
 
+class DrawSettings(Settings):
+    """How pictures are drawn, whichever they are. None means the model's own choice."""
+
+    solver: str | None = Field(
+        None, description="mix, ddpm, ddim, euler, heun, dpm++2m, unipc, seed-004, or a diffusers scheduler's class name."
+    )
+    steps: int | None = Field(None, ge=1, description="Solver steps.")
+    spacing: str | None = Field(None, description="How times are spaced: even, angle, karras, leading, trailing, linspace.")
+    guidance_scale: float | None = Field(None, description="Label guidance; 1 is off. The model must have been trained with label dropout.")
+    guidance_interval: Window = Field((0.0, 1.0), description="Noise levels at which labels guide, 0 clean to 1 noise: 0.2-0.9.")
+    guidance_rescale: float = Field(0.0, description="Share of the contrast that label guidance adds and that is taken back.")
+    dynamic_threshold: float | None = Field(
+        None, description="Against over-saturation: the share of values, such as 0.995, that sets a picture's range."
+    )
+    autoguidance: Annotated[tuple[str, float] | None, BeforeValidator(parse_autoguidance)] = Field(
+        None, description="Go away from a worse model, an earlier or smaller run: MODEL or MODEL:SCALE (2)."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Other than in fp32, pictures depend a little on their batch.")
+
+
+class SampleSettings(DrawSettings):
+    """Everything that decides what `diffsteer sample` draws and how it is shown."""
+
+    labels: str | None = Field(None, description="Names, numbers, ranges or all: cat,dog or 0-9.")
+    per_label: int | None = Field(None, description="Pictures a label (8).")
+    count: int | None = Field(None, description="Pictures in all, labels in turn (16 without labels).")
+    seeds: str | None = Field(None, description="Every label is drawn with every seed: 0-63 or 1,2,5-10.")
+    steer: Words = Field(
+        (), description="Steer by a loss, name=value[,option=value...][:strength], or a YAML file of them; may be given several times."
+    )
+    sweep: str | None = Field(
+        None, description="One sheet, a column a value: strength=0,0.25,0.5,1,2,4 (times the steers' own), or guidance-scale, steps, ..."
+    )
+    film: bool = Field(False, description="Also write a film of x beside the predicted picture (GIF), and a sheet of chosen steps (PNG).")
+    columns: int | None = Field(None, ge=1, description="Columns of the grid.")
+    invert: bool = Field(False, description="Show grey pictures as ink on paper.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw.")
+    batch_size: int = Field(64, ge=1, description="Pictures drawn at a time; it changes no picture.")
+    overwrite: bool = Field(False, description="Replace an existing file.")
+
+
 class PictureRecipe(Settings):
     """What a PNG drawn by `diffsteer sample` holds, so that it can be drawn again."""
 
@@ -229,16 +293,21 @@ class PictureRecipe(Settings):
 
     version: str
     model: str
-    shows: Literal["grid", "picture", "film"] = Field(
-        description="What the PNG itself is: a grid, a single picture or the sheet of a film."
+    shows: Literal["grid", "picture", "film", "sweep"] = Field(
+        description="What the PNG itself is: a grid, a single picture, the sheet of a film or of a sweep."
     )
     solver: str
     steps: int = Field(ge=1, le=100_000)
     spacing: str | None
     guidance_scale: float
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
+    dynamic_threshold: float | None = None
+    autoguidance: tuple[str, float] | None = None
     steer: tuple[str, ...]
     precision: Literal["fp32", "bf16", "fp16"]
     invert: bool
+    sweep: str | None = None
     columns: int | None = Field(ge=1)
     pictures: tuple[Picture, ...] = Field(min_length=1)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from diffsteer import run
+from diffsteer.config import SampleSettings
 from diffsteer.data.check import check
-from diffsteer.drawing import Order, sample_to
+from diffsteer.drawing import sample_to
 from diffsteer.errors import Mistake
+from diffsteer.order import Order
 from diffsteer.recipebook import train_settings
 
 
@@ -27,8 +29,8 @@ def demo(out: Path, say: Callable[[str], None], started: float) -> None:
 
     say("\n3. diffsteer sample: every digit, and how it is drawn")
     run_folder = str(out / "run")
-    grid = sample_to(Order(model=run_folder, overwrite=True), str(out / "digits.png"))
-    film = sample_to(Order(model=run_folder, per_label=4, columns=8, film=True, overwrite=True), str(out / "drawing.gif"))
+    grid = sample_to(Order(run_folder, SampleSettings(overwrite=True)), str(out / "digits.png"))
+    film = sample_to(Order(run_folder, SampleSettings(per_label=4, columns=8, film=True, overwrite=True)), str(out / "drawing.gif"))
 
     say("\npictures to look at:")
     for path, what in (

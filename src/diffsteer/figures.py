@@ -131,23 +131,33 @@ def by_label(scene: Scene) -> Image.Image:
     return pixels.grid(drawn.pictures, columns=EIGHT, row_labels=names, invert=scene.invert)
 
 
-def film_sheet(x_t: Tensor, x0: Tensor, steps: Sequence[int] | range, *, invert: bool = False) -> Image.Image:
-    """x_t beside x0, uint8 [steps, N, C, H, W], at the chosen steps, a row a step."""
+def film_sheet(x_t: Tensor, x0: Tensor, steps: Sequence[int] | range, *, losses: Tensor | None = None, invert: bool = False) -> Image.Image:
+    """x_t beside x0, uint8 [steps, N, C, H, W], at the chosen steps, a row a step; under steering, each x0's loss [steps, N] beneath it."""
 
-    def column(states: Tensor) -> Image.Image:
+    def column(states: Tensor, under: Tensor | None) -> Image.Image:
         chosen = states[list(steps)]  # [k, N, C, H, W]
-        return pixels.grid(chosen.flatten(0, 1), columns=chosen.shape[1], row_labels=[f"step {k}" for k in steps], invert=invert)
+        count = chosen.shape[1]
+        told = None if under is None else [_short(loss) for k in steps for loss in under[k, :count].tolist()]
+        return pixels.grid(chosen.flatten(0, 1), columns=count, row_labels=[f"step {k}" for k in steps], captions=told, invert=invert)
 
-    return pixels.side_by_side([column(x_t), column(x0)], ["x (the network's input)", "predicted picture"])
+    blank = None if losses is None else torch.full_like(losses, float("nan"))
+    titles = ["x (the network's input)", "predicted picture" + ("" if losses is None else ", moved, and its loss before")]
+    return pixels.side_by_side([column(x_t, blank), column(x0, losses)], titles)
 
 
-def film_frames(x_t: Tensor, x0: Tensor, *, columns: int, invert: bool = False) -> list[Image.Image]:
-    """One frame a step: the grid of x_t beside the grid of x0; uint8 [steps, N, C, H, W]."""
-    sides = (
-        (pixels.grid(a, columns=columns, invert=invert), pixels.grid(b, columns=columns, invert=invert))
-        for a, b in zip(x_t, x0, strict=True)
-    )
-    return [pixels.side_by_side(pair, [f"x, step {k}", "predicted picture"]) for k, pair in enumerate(sides)]
+def film_frames(x_t: Tensor, x0: Tensor, *, columns: int, losses: Sequence[str] | None = None, invert: bool = False) -> list[Image.Image]:
+    """One frame a step: the grid of x_t beside the grid of x0; uint8 [steps, N, C, H, W]. losses: what to say of each step's."""
+    frames = []
+    for k, (a, b) in enumerate(zip(x_t, x0, strict=True)):
+        pair = (pixels.grid(a, columns=columns, invert=invert), pixels.grid(b, columns=columns, invert=invert))
+        beside = pixels.side_by_side(pair, [f"x, step {k}", "predicted picture"])
+        frames.append(beside if losses is None else pixels.stack([beside], [f"loss: {losses[k]}"]))
+    return pixels.padded(frames)
+
+
+def _short(loss: float) -> str:
+    """A loss in few characters; nothing where there is none."""
+    return "" if loss != loss else f"{loss:.3g}"
 
 
 def chosen_steps(steps: int) -> list[int]:

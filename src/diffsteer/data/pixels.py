@@ -139,6 +139,19 @@ def side_by_side(images: Sequence[Image.Image], titles: Sequence[str | None] | N
     return paper
 
 
+def padded(images: Sequence[Image.Image]) -> list[Image.Image]:
+    """Sheets of one size, that of the largest, each in the upper left corner of its paper: frames of a film."""
+    width, height = max(image.width for image in images), max(image.height for image in images)
+    if all(image.size == (width, height) for image in images):
+        return list(images)
+    papers = []
+    for image in images:
+        paper = _paper(images, width, height)
+        paper.paste(image, (0, 0))
+        papers.append(paper)
+    return papers
+
+
 def write_png(image: Image.Image, path: Path, text: Mapping[str, str] | None = None) -> None:
     """Write a PNG whole, with `text` in its metadata in the order given. The same image and text give the same bytes."""
     info = PngInfo()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,8 @@ from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.seeds import PictureNoise
 from diffsteer.errors import Mistake
 from diffsteer.sampling.pipeline import choose, prepare, trajectory
+from diffsteer.steering.gradient import Steer, SteeredDenoiser
+from diffsteer.steering.mixing import DenoiserLike, Mixing
 
 BATCH = 64
 MOST_STEPS = 100_000  # a hundred times what any schedule was made for
@@ -33,12 +35,16 @@ class Job(NamedTuple):
 
 @dataclass(frozen=True)
 class How:
-    """How pictures are drawn; `resolved` fills in the model's own choices."""
+    """How pictures are drawn; `resolved` fills in the model's own choices. What is no solver's is as in `steering.mixing.Mixing`."""
 
     solver: str | None = None
     steps: int | None = None
     spacing: str | None = None
     guidance_scale: float | None = None
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
+    dynamic_threshold: float | None = None
+    autoguidance_scale: float = 1.0
 
     def resolved(self, spec: ModelSpec) -> How:
         """The same with every choice made. Raises Mistake where the model cannot do it."""
@@ -51,8 +57,8 @@ class How:
             said = str(error)
             raise Mistake(f"{said[:1].upper()}{said[1:]}{'' if said.endswith('?') else '.'}") from None
         scale = spec.guidance_scale if self.guidance_scale is None else self.guidance_scale
-        if not math.isfinite(scale):
-            raise Mistake(f"--guidance-scale should be a number; {scale} was given.")
+        chosen = replace(self, solver=solver, steps=steps, spacing=spacing, guidance_scale=scale)
+        chosen._check_numbers()
         if scale != 1 and not spec.labelled:
             raise Mistake(
                 "--guidance-scale is label guidance, and this model has no labels. "
@@ -62,7 +68,32 @@ class How:
             raise Mistake(
                 "--guidance-scale needs a model trained with --label-dropout above 0 (0.1 is usual); this one knows no null class."
             )
-        return How(solver, steps, spacing, scale)
+        if scale == 1 and (self.guidance_interval != (0.0, 1.0) or self.guidance_rescale):
+            flag = "--guidance-rescale" if self.guidance_rescale else "--guidance-interval"
+            raise Mistake(f"{flag} says how label guidance is done, and there is none: give --guidance-scale, for example 2.")
+        return chosen
+
+    def _check_numbers(self) -> None:
+        for name, value in (("guidance", self.guidance_scale), ("autoguidance", self.autoguidance_scale)):
+            if value is None or not math.isfinite(value):
+                raise Mistake(f"--{name}{'-scale' if name == 'guidance' else ''} should be a number; {value} was given.")
+        low, high = self.guidance_interval
+        if not 0 <= low < high <= 1:
+            raise Mistake(
+                f"--guidance-interval is two noise levels from 0 (clean) to 1 (noise), such as 0.2-0.9; {low:g}-{high:g} was given."
+            )
+        if not 0 <= self.guidance_rescale <= 1:
+            raise Mistake(f"--guidance-rescale should be from 0 to 1; {self.guidance_rescale:g} was given.")
+        if self.dynamic_threshold is not None and not 0.5 <= self.dynamic_threshold <= 1:
+            raise Mistake(
+                f"--dynamic-threshold is a share of the values from 0.5 to 1, such as 0.995; {self.dynamic_threshold:g} was given."
+            )
+
+    @property
+    def mixing(self) -> Mixing:
+        """The part that mixes denoisers; `resolved` first."""
+        assert self.guidance_scale is not None
+        return Mixing(self.guidance_scale, self.guidance_interval, self.guidance_rescale, self.dynamic_threshold, self.autoguidance_scale)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -70,12 +101,17 @@ class How:
 
 @dataclass(frozen=True)
 class Drawn:
-    """pictures uint8 [N, C, H, W] in the jobs' order; x_t and x0 uint8 [steps, N, C, H, W] when the film was asked for."""
+    """pictures uint8 [N, C, H, W] in the jobs' order; x_t and x0 uint8 [steps + 1, N, C, H, W] when the film was asked for.
+
+    losses: of each steer by name, [steps + 1, N]: of the x0 that each step found before it was moved, and last of the picture. NaN where
+    the steer did not act.
+    """
 
     pictures: Tensor
     jobs: tuple[Job, ...]
     x_t: Tensor | None = None
     x0: Tensor | None = None
+    losses: dict[str, Tensor] = field(default_factory=dict)
 
 
 def jobs_for(
@@ -119,29 +155,85 @@ def draw(
     jobs: Sequence[Job],
     how: How | None = None,
     *,
+    steers: Sequence[Steer] = (),
+    guide: Denoiser | None = None,
     film: bool = False,
     device: str | torch.device = "cpu",
     batch: int = BATCH,
     watch: Callable[[int], None] | None = None,
 ) -> Drawn:
-    """Draws the jobs, `batch` pictures at a time; `watch` is told of each network step done, for a progress bar. Raises Mistake."""
-    spec = denoiser.spec
-    how = (how or How()).resolved(spec)
-    pictures, noisy, clean = [], [], []
+    """Draws the jobs, `batch` pictures at a time; `watch` is told of each network step done, for a progress bar. Raises Mistake.
+
+    steers: losses that steer, together. guide: the worse model of autoguidance.
+    """
+    how = (how or How()).resolved(denoiser.spec)
+    if any(steer.checkpoint for steer in steers):
+        _forget_inner_values(denoiser.network)
+    parts = []
     for first in range(0, len(jobs), batch):
-        some = jobs[first : first + batch]
-        noise = PictureNoise.from_seeds([job.seed for job in some], spec.shape, spec.process.noise)
-        labels = torch.tensor([job.label for job in some], device=device) if spec.labelled else None
-        states_x_t, states_x0 = [], []
-        for state in trajectory(denoiser, noise, labels, device=device, **how.as_dict()):
+        walk = _Walk(denoiser, jobs[first : first + batch], steers)
+        parts.append(walk.draw(how, guide, film, device, watch))
+    return _joined(parts)
+
+
+class _Walk:
+    """One batch on its way from noise to pictures."""
+
+    def __init__(self, denoiser: Denoiser, jobs: Sequence[Job], steers: Sequence[Steer]) -> None:
+        self.denoiser, self.jobs, self.steers = denoiser, tuple(jobs), steers
+        self.steered: SteeredDenoiser | None = None
+
+    def draw(self, how: How, guide: Denoiser | None, film: bool, device: str | torch.device, watch: Callable[[int], None] | None) -> Drawn:
+        spec = self.denoiser.spec
+        noise = PictureNoise.from_seeds([job.seed for job in self.jobs], spec.shape, spec.process.noise)
+        labels = torch.tensor([job.label for job in self.jobs], device=device) if spec.labelled else None
+        noisy, clean, told = [], [], []
+        for state in trajectory(
+            self.denoiser, noise, labels, solver=str(how.solver), steps=int(how.steps or 1), spacing=how.spacing, mixing=how.mixing,
+            guide=guide, steer=self.steer if self.steers else None, device=device,
+            recurrence=max((steer.recurrence for steer in self.steers), default=1),
+        ):  # fmt: skip
             if film:
-                states_x_t.append(to_uint8(state.x_t).cpu())
-                states_x0.append(to_uint8(state.x0).cpu())
+                noisy.append(to_uint8(state.x_t).cpu())
+                clean.append(to_uint8(state.x0).cpu())
+            if self.steered is not None:
+                told.append(dict(self.steered.losses))
             if watch:
                 watch(state.step)
-        pictures.append(to_uint8(state.x0).cpu())
-        if film:
-            noisy.append(torch.stack(states_x_t))
-            clean.append(torch.stack(states_x0))
-    whole = torch.cat(pictures)
-    return Drawn(whole, tuple(jobs), torch.cat(noisy, 1), torch.cat(clean, 1)) if film else Drawn(whole, tuple(jobs))
+        losses = self._trace(told, state.x0)
+        pictures = to_uint8(state.x0).cpu()
+        return Drawn(pictures, self.jobs, torch.stack(noisy) if film else None, torch.stack(clean) if film else None, losses)
+
+    def steer(self, denoiser: DenoiserLike, times: Tensor, clip: bool) -> SteeredDenoiser:
+        """Puts the steers between the solver and the denoiser."""
+        spec, seeds = self.denoiser.spec, [job.seed for job in self.jobs]
+        self.steered = SteeredDenoiser(denoiser, self.steers, spec.process, seeds, variance=spec.data_variance, times=times, clip=clip)
+        return self.steered
+
+    def _trace(self, told: Sequence[dict[str, Tensor]], x0: Tensor) -> dict[str, Tensor]:
+        if self.steered is None:
+            return {}
+        last = self.steered.losses_of(x0)
+        silent = torch.full((len(self.jobs),), math.nan)
+        return {
+            name: torch.stack([*(losses.get(name, silent).float().cpu() for losses in told[:-1]), last[name].float().cpu()])
+            for name in last
+        }
+
+
+def _joined(parts: Sequence[Drawn]) -> Drawn:
+    """Batches as one drawing."""
+    return Drawn(
+        torch.cat([part.pictures for part in parts]),
+        tuple(job for part in parts for job in part.jobs),
+        None if parts[0].x_t is None else torch.cat([part.x_t for part in parts if part.x_t is not None], 1),
+        None if parts[0].x0 is None else torch.cat([part.x0 for part in parts if part.x0 is not None], 1),
+        {name: torch.cat([part.losses[name] for part in parts], 1) for name in parts[0].losses},
+    )
+
+
+def _forget_inner_values(network: Any) -> None:
+    """Gradient checkpointing (Chen et al. 2016) for the gradient of a steer. Mistake for a network that cannot."""
+    if not getattr(network, "_supports_gradient_checkpointing", False):
+        raise Mistake(f"checkpoint=on: a {type(network).__name__} cannot find its inner values again; leave it out.")
+    network.enable_gradient_checkpointing()

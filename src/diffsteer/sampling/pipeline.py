@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from diffsteer.diffusion.process import Process
 from diffsteer.diffusion.seeds import PictureNoise
 from diffsteer.sampling.schedulers import diffusers_solver
 from diffsteer.sampling.solvers import SOLVERS, Solver, Step, time_grid
-from diffsteer.steering.mixing import clipped, label_guided
+from diffsteer.steering.mixing import DenoiserLike, Mixing, clipped, mixed, thresholded
 
 # What diffusers calls those of our spacings that it has.
 SCHEDULER_SPACINGS: dict[str | None, dict[str, Any]] = {
@@ -68,17 +68,30 @@ def trajectory(
     solver: str,
     steps: int,
     spacing: str | None = None,
-    guidance_scale: float = 1.0,
+    mixing: Mixing | None = None,
+    guide: Denoiser | None = None,
+    steer: Callable[[DenoiserLike, Tensor, bool], Any] | None = None,
+    recurrence: int = 1,
     device: torch.device | str = "cpu",
 ) -> Iterator[Step]:
-    """The steps from noise to pictures [B, C, H, W] in [-1, 1], float32; labels are ids [B], or None for a model without."""
-    spec = denoiser.spec
+    """The steps from noise to pictures [B, C, H, W] in [-1, 1], float32; labels are ids [B], or None for a model without.
+
+    guide: the worse model of autoguidance. steer: (denoiser, times, whether to hold x0 in [-1, 1]) -> a denoiser with a method `finish` for
+    the last picture (`steering.gradient.SteeredDenoiser`).
+    """
+    spec, mixing = denoiser.spec, mixing or Mixing()
     solve, times, clip = prepare(spec.process, solver, steps, spacing)
-    steered = label_guided(denoiser, guidance_scale, spec.null_id)
-    if clip:
-        steered = clipped(steered)
+    clip = clip and mixing.dynamic_threshold is None
+    walked = mixed(denoiser, mixing, spec.process, spec.null_id, (guide, guide.spec.process) if guide else None)
+    steered = steer(walked, times, clip) if steer else None
+    walked = steered or (clipped(walked) if clip else walked)
+    if mixing.dynamic_threshold is not None:
+        walked = thresholded(walked, mixing.dynamic_threshold)
     x = noise(device) * spec.process.start_scale(times[0]).item()
-    yield from solve(steered, x, times, spec.process, cond=labels, noise=noise)
+    for state in solve(walked, x, times, spec.process, cond=labels, noise=noise, recurrence=recurrence):
+        if steered and state.step == len(times):
+            state = state._replace(x0=steered.finish(state.x0))
+        yield state
 
 
 class DiffsteerPipeline(DiffusionPipeline):
@@ -137,7 +150,7 @@ class DiffsteerPipeline(DiffusionPipeline):
             solver=solver,
             steps=steps,
             spacing=spacing,
-            guidance_scale=scale,
+            mixing=Mixing(guidance_scale=scale),
             device=self.device,
         )
         with self.progress_bar(total=steps) as bar:

@@ -10,6 +10,7 @@ import difflib
 import inspect
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 from diffsteer.diffusion.process import Process
 from diffsteer.diffusion.seeds import PictureNoise
 from diffsteer.errors import Mistake
-from diffsteer.sampling.solvers import Denoise, Solver, Step
+from diffsteer.sampling.solvers import Cond, Denoise, Solver, Step, noise_levels, settled
 
 
 def diffusers_solver(class_name: str, process: Process, steps: int, *, overrides: dict[str, Any] | None = None) -> tuple[Solver, Tensor]:
@@ -31,8 +32,9 @@ def diffusers_solver(class_name: str, process: Process, steps: int, *, overrides
 
     @torch.no_grad()
     def solve(
-        denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: PictureNoise | None = None
-    ) -> Iterator[Step]:
+        denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: PictureNoise | None = None,
+        recurrence: int = 1,
+    ) -> Iterator[Step]:  # fmt: skip
         scheduler = prepared()  # schedulers remember their last steps: a fresh one each time
         extra: dict[str, Any] = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
@@ -41,11 +43,14 @@ def diffusers_solver(class_name: str, process: Process, steps: int, *, overrides
             extra["generator"] = noise.generators  # one a picture: diffusers draws a list one by one
         if process.variance_preserving:
             x = x * scheduler.init_noise_sigma  # some keep x / alpha as their state
-        for k, (t, theirs) in enumerate(zip(times, scheduler.timesteps, strict=True)):
+        levels = pairwise(noise_levels(times, process))
+        for k, (t, theirs, (now, then)) in enumerate(zip(times, scheduler.timesteps, levels, strict=True)):
             # EDM's scaling is the network's input scale here, not a change of state; calling it keeps the scheduler's books.
             scaled = scheduler.scale_model_input(x, theirs) if hasattr(scheduler, "scale_model_input") else x
-            x_t = scaled if process.variance_preserving else x
-            x0 = denoise(x_t, t, cond)
+            before = scaled if process.variance_preserving else x
+            x_t, x0 = settled(denoise, before, t, cond, now, then, noise, recurrence)
+            if recurrence > 1:  # their state of the new x_t
+                x = x_t * (x.norm() / before.norm())
             yield Step(k, float(t), x_t, x0)
             output = as_trained.from_x0(prediction, x0, x_t, t)
             x = scheduler.step(output, theirs, x, return_dict=False, **extra)[0]

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from diffsteer.diffusion.process import PROCESSES, Process
 
-Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Cond = Tensor | None
+Denoise = Callable[[Tensor, Tensor, Cond], Tensor]
 DrawNoise = Callable[[torch.device], Tensor]
 
 
@@ -35,19 +36,20 @@ class Step(NamedTuple):
 # Same arguments for all. x [B, C, H, W] float32; times [N] float64, decreasing; the step from the last time lands on alpha 1, sigma 0. The
 # denoiser gets its time as a 0-dim float64 tensor on the CPU. Coefficients are Python floats, known before the first step: no step waits
 # for the device. `no_grad` round a generator holds only while the generator runs, so callers and steers may use gradients.
+# recurrence: how often each step is taken, noise put back between (for steers); more than once needs `noise`.
 
 
 @torch.no_grad()
 def ddim(
-    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
+    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: DrawNoise | None = None, recurrence: int = 1
 ) -> Iterator[Step]:
     """Song et al. 2021, eq. 12 with eta 0: keep the noise estimate, change its size.
 
     This is also Euler's method in sigma / alpha (Karras et al. 2022), and on flow it is Euler's method in t, whose step over an even grid,
     x <- x * (1 - 1 / (n - i)) + x0 / (n - i), mixes the picture in bit by bit. The three names differ in their grids alone.
     """
-    for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
-        x0 = denoise(x, times[k], cond)
+    for k, (now, then) in enumerate(pairwise(noise_levels(times, process))):
+        x, x0 = settled(denoise, x, times[k], cond, now, then, noise, recurrence)
         yield Step(k, now.t, x, x0)
         keep, gain = _first_order(now, then)
         x = keep * x + gain * x0
@@ -56,7 +58,7 @@ def ddim(
 
 @torch.no_grad()
 def ddpm(
-    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
+    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: DrawNoise | None = None, recurrence: int = 1
 ) -> Iterator[Step]:
     """Ho et al. 2020, eq. 7: draw from q(x_s | x_t, x0) between any two times of any process (the small variance of the two they name).
 
@@ -64,8 +66,8 @@ def ddpm(
     """
     if noise is None:
         raise ValueError("ddpm draws noise at every step: pass noise=, for example a PictureNoise")
-    for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
-        x0 = denoise(x, times[k], cond)
+    for k, (now, then) in enumerate(pairwise(noise_levels(times, process))):
+        x, x0 = settled(denoise, x, times[k], cond, now, then, noise, recurrence)
         yield Step(k, now.t, x, x0)
         q = then.sigma * now.alpha / (now.sigma * then.alpha)
         keep = q * then.sigma / now.sigma
@@ -77,7 +79,7 @@ def ddpm(
 
 @torch.no_grad()
 def heun(
-    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
+    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: DrawNoise | None = None, recurrence: int = 1
 ) -> Iterator[Step]:
     """The second-order method of Karras et al. 2022, algorithm 1: Euler's step, then again with the mean of the slopes at its two ends.
 
@@ -85,8 +87,8 @@ def heun(
     (scaled to unit size) is v: bounded at any noise, so five steps stay sane and flow's t = 1000 is no special case. Two evaluations a
     step, one in the last.
     """
-    for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
-        x0 = denoise(x, times[k], cond)
+    for k, (now, then) in enumerate(pairwise(noise_levels(times, process))):
+        x, x0 = settled(denoise, x, times[k], cond, now, then, noise, recurrence)
         yield Step(k, now.t, x, x0)
         keep, gain = _first_order(now, then)
         euler = keep * x + gain * x0
@@ -100,12 +102,12 @@ def heun(
 
 @torch.no_grad()
 def dpm_plus_plus_2m(
-    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
+    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: DrawNoise | None = None, recurrence: int = 1
 ) -> Iterator[Step]:
     """DPM-Solver++(2M), Lu et al. 2022, algorithm 2: second order from the x0 of the step before; first order at both ends."""
     before, h = x, math.inf  # x0 of the step before, and how far in log-SNR it went
-    for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
-        x0 = denoise(x, times[k], cond)
+    for k, (now, then) in enumerate(pairwise(noise_levels(times, process))):
+        x, x0 = settled(denoise, x, times[k], cond, now, then, noise, recurrence)
         yield Step(k, now.t, x, x0)
         h_before, h = h, then.log_snr - now.log_snr
         keep, gain = _first_order(now, then)
@@ -116,7 +118,7 @@ def dpm_plus_plus_2m(
 
 @torch.no_grad()
 def unipc(
-    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
+    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: DrawNoise | None = None, recurrence: int = 1
 ) -> Iterator[Step]:
     """UniPC-2, Zhao et al. 2023, section 3, in its form for data prediction, with B_2(h) = e^h - 1.
 
@@ -125,13 +127,14 @@ def unipc(
     """
     start, before, slope = x, x, torch.zeros_like(x)  # of the step before: its corrected x, its x0, and the change of x0 per h up to it
     keep, gain, h, h_before = 0.0, 0.0, math.inf, math.inf
-    for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
-        x0 = denoise(x, times[k], cond)
+    for k, (now, then) in enumerate(pairwise(noise_levels(times, process))):
+        x, x0 = settled(denoise, x, times[k], cond, now, then, noise, recurrence)
         yield Step(k, now.t, x, x0)
         if k:
             change = x0 - before
-            rho_1, rho_2 = _unipc_weights(h, h_before)
-            x = keep * start + gain * (before + (rho_1 * h * slope + rho_2 * change if k > 1 else change / 2))
+            if recurrence == 1:  # after new noise, the step that led here is past correcting
+                rho_1, rho_2 = _unipc_weights(h, h_before)
+                x = keep * start + gain * (before + (rho_1 * h * slope + rho_2 * change if k > 1 else change / 2))
             slope = change / h
         h_before, h = h, then.log_snr - now.log_snr
         keep, gain = _first_order(now, then)
@@ -142,7 +145,7 @@ def unipc(
 
 @torch.no_grad()
 def seed_004(
-    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Tensor | None = None, noise: DrawNoise | None = None
+    denoise: Denoise, x: Tensor, times: Tensor, process: Process, *, cond: Cond = None, noise: DrawNoise | None = None, recurrence: int = 1
 ) -> Iterator[Step]:
     """The step of the course's blog, kept for comparison: the picture at the *present* noise level's size plus sqrt(beta_t) of new noise.
 
@@ -151,15 +154,15 @@ def seed_004(
     if noise is None:
         raise ValueError("seed-004 draws noise at every step: pass noise=, for example a PictureNoise")
     one_before = process.alpha_sigma(times - 1)[0].tolist()  # below 0 it reads index 0
-    for k, (now, then) in enumerate(pairwise(_noise_levels(times, process))):
-        x0 = denoise(x, times[k], cond)
+    for k, (now, then) in enumerate(pairwise(noise_levels(times, process))):
+        x, x0 = settled(denoise, x, times[k], cond, now, then, noise, recurrence)
         yield Step(k, now.t, x, x0)
         beta = 1 - (now.alpha / one_before[k]) ** 2
         x = now.alpha * x0 + math.sqrt(beta) * noise(x.device) if then.sigma else x0
     yield Step(len(times), 0.0, x, x)
 
 
-class _NoiseLevel(NamedTuple):
+class NoiseLevel(NamedTuple):
     """One level of the walk, in Python's own floats."""
 
     t: float
@@ -182,20 +185,37 @@ class _NoiseLevel(NamedTuple):
         return math.log(self.alpha / self.sigma) if self.alpha else -math.inf
 
 
-def _noise_levels(times: Tensor, process: Process) -> list[_NoiseLevel]:
+def noise_levels(times: Tensor, process: Process) -> list[NoiseLevel]:
     """The levels at the times, then the clean picture."""
     alphas, sigmas = process.alpha_sigma(times.double())
-    levels = map(_NoiseLevel, times.tolist(), alphas.tolist(), sigmas.tolist())
-    return [*levels, _NoiseLevel(0.0, 1.0, 0.0)]
+    levels = map(NoiseLevel, times.tolist(), alphas.tolist(), sigmas.tolist())
+    return [*levels, NoiseLevel(0.0, 1.0, 0.0)]
 
 
-def _first_order(now: _NoiseLevel, then: _NoiseLevel) -> tuple[float, float]:
+def settled(
+    denoise: Denoise, x: Tensor, t: Tensor, cond: Cond, now: NoiseLevel, then: NoiseLevel, noise: DrawNoise | None, recurrence: int
+) -> tuple[Tensor, Tensor]:
+    """(x_t, x0) that a step starts from. With recurrence (Lugmayr et al. 2022, RePaint, algorithm 1; Bansal et al. 2023, UGD; Yu et al.
+    2023, FreeDoM), x first goes down a first-order step and up again by new noise, so that what a steer asked for settles into the
+    picture."""
+    x0 = denoise(x, t, cond)
+    for _ in range(recurrence - 1):
+        if noise is None:
+            raise ValueError("recurrence draws noise at every step: pass noise=, for example a PictureNoise")
+        keep, gain = _first_order(now, then)
+        up = now.alpha / then.alpha
+        x = up * (keep * x + gain * x0) + math.sqrt(max(0.0, now.sigma**2 - (up * then.sigma) ** 2)) * noise(x.device)
+        x0 = denoise(x, t, cond)
+    return x, x0
+
+
+def _first_order(now: NoiseLevel, then: NoiseLevel) -> tuple[float, float]:
     """(keep, gain) of `keep * x + gain * x0`: the step between two levels that is exact as long as x0 does not change."""
     keep = then.sigma / now.sigma
     return keep, then.alpha - now.alpha * keep
 
 
-def _angular_slope(level: _NoiseLevel, x: Tensor, x0: Tensor) -> Tensor:
+def _angular_slope(level: NoiseLevel, x: Tensor, x0: Tensor) -> Tensor:
     """d(x / size) / d(angle) = cos(angle) * eps - sin(angle) * x0."""
     return (level.alpha * (x - level.alpha * x0) / level.sigma - level.sigma * x0) / level.size
 
