@@ -22,7 +22,7 @@ def test_the_demo_ends_with_pictures_and_the_next_command(
     assert cli.run(["demo", "--out", "demo"]) == 0
     said = capsys.readouterr().out
     named = re.findall(r"^   (demo/\S+\.(?:png|gif))", said, re.MULTILINE)
-    assert len(named) == 6
+    assert len(named) == 7
     assert all(Path(path).stat().st_size > 1000 for path in named)
     following = said.strip().splitlines()[-1]
     assert following.startswith("next: diffsteer sample ")

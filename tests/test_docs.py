@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -13,6 +15,10 @@ import torch
 from PIL import Image
 
 from diffsteer import cli
+from diffsteer.steering.losses import ENGINE, LOSSES
+from diffsteer.steering.presets import PRESETS
+from diffsteer.steering.strength import SCALINGS
+from steering.tiny_clip import make_tiny_clip
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = [ROOT / "docs" / name for name in ("from-the-notebooks.md", "from-the-notebooks.zh.md")]
@@ -54,7 +60,14 @@ def stand_ins(tmp_path: Path) -> dict[str, str]:
         "fashion_mnist": str(hub_like(tmp_path / "data" / "f", digits, 8, "L")),
         "cifar10": str(hub_like(tmp_path / "data" / "c", animals, 8, "RGB")),
         "google/ddpm-celebahq-256": str(tmp_path / "faces"),
+        "clip-seed": f"clip-seed,model={clip_folder(tmp_path / 'clip')}",
     }
+
+
+def clip_folder(place: Path) -> Path:
+    """A CLIP that has learnt nothing."""
+    make_tiny_clip(place, steps=0)
+    return place
 
 
 def size(path: str) -> tuple[int, int]:
@@ -71,6 +84,10 @@ def shrunk(command: str, stand_ins: dict[str, str]) -> list[str]:
                 at = words.index(flag)
                 words[at : at + 2] = []
         return [*words, *SMALL, "--batch-size", "8"]
+    if words[0] == "judge":
+        return [*words, "--budget", "1s"]
+    if words[0] == "evaluate":
+        return [*words, "--count", "8", "--steps", "3"]
     if words[0] == "sample" and not {"--from", "--steps"} & set(words):
         return [*words, "--steps", "3"]
     if "1000" in words:
@@ -83,7 +100,7 @@ def test_each_row_of_the_notebooks_table_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     commands = rows(NOTEBOOKS[0])
-    assert len(commands) == 14
+    assert len(commands) == 17
     for command in commands:
         assert cli.run(shrunk(command, stand_ins)) == 0, f"{command}: {capsys.readouterr().err}"
         out = Path(shlex.split(command)[shlex.split(command).index("--out") + 1])
@@ -104,7 +121,7 @@ def test_the_readmes_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = [line for block in blocks(ROOT / "README.md", "bash") for line in block.splitlines()]
     lines += re.findall(r"`(diffsteer sample --from [^`]*)`", text)
-    assert len(lines) == 4
+    assert len(lines) == 8
     for line in lines:
         assert cli.run(shrunk(line, {})) == 0, f"{line}: {capsys.readouterr().err}"
     assert (tmp_path / "pictures.png").read_bytes() == (tmp_path / "again.png").read_bytes()
@@ -121,6 +138,38 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert size("three.png") == (8, 8)
 
 
+def test_the_steering_pages_losses_are_those_there_are() -> None:
+    """Its table names every loss and no other; its options are the engine's; its Python and YAML are steers."""
+    text = (ROOT / "docs" / "steering.md").read_text(encoding="utf-8")
+    table = text.split("## Losses")[1].split("`clip` needs")[0]
+    named = {name for row in re.findall(r"^\| (`[^|]*`) \|", table, re.MULTILINE) for name in re.findall(r"`([^`]+)`", row)}
+    assert named - {"my_file.py:function"} == set(LOSSES)
+    options = {
+        name.split("=")[0]
+        for row in re.findall(r"^\| (`[^|]*`) \|", text.split("## Strength")[1], re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", row)
+    }
+    assert options == set(ENGINE) - {"spread"}
+    assert all(f"`{preset}`" in text for preset in PRESETS) and all(f"`{scaling}`" in text for scaling in SCALINGS)
+
+
+def test_the_steering_pages_examples_run(tmp_path: Path, small_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "steering.md"
+    loss, api = blocks(page, "python")
+    (tmp_path / "my_losses.py").write_text(loss, encoding="utf-8")
+    (tmp_path / "steers.yaml").write_text(blocks(page, "yaml")[0].replace("cuts: 8", f"cuts: 2\n  model: {clip_folder(tmp_path / 'clip')}"))
+    shutil.copytree(small_model(size=(16, 16), data="digits-color", conditioning="none"), tmp_path / "runs" / "photos")
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3)).astype(np.uint8)
+    Image.fromarray(noise).save("photo.png")
+    Image.fromarray(np.tril(np.full((16, 16), 255, np.uint8))).save("hole.png")
+    exec(api, {})
+    lines = [*blocks(page, "bash")[0].splitlines(), "diffsteer sample runs/photos --steer steers.yaml --out yaml.png"]
+    for line in lines:
+        line = line.replace("clip=a red rose", f"clip=a red rose,model={tmp_path / 'clip'}")
+        assert cli.run([*shlex.split(line)[1:], "--steps", "2", "--count", "2"]) == 0, line
+
+
 def test_every_command_in_the_readme_exists_and_none_is_left_out() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"^\| `diffsteer (\w+)", text, re.MULTILINE))
@@ -128,6 +177,6 @@ def test_every_command_in_the_readme_exists_and_none_is_left_out() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", *NOTEBOOKS, ROOT / "docs" / "architecture.md"]:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"

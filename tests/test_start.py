@@ -94,10 +94,11 @@ def test_a_misspelt_word_is_told_its_neighbour(words: list[str], hint: str, caps
 # What each part of the package may import of the others; a part may always import itself. Read from the top down.
 ARROWS: dict[str, set[str]] = {
     "cli": {"errors", "config", "commands"},
-    "commands": {"config", "recipebook", "errors", "run", "drawing", "order", "demo", "processes", "data"},
+    "commands": {"config", "recipebook", "errors", "run", "drawing", "evaluating", "order", "demo", "processes", "data"},
     "demo": {"run", "drawing", "order", "recipebook", "config", "errors", "data"},
     "api": {"run", "order", "recipebook", "processes", "sampling", "steering", "diffusion", "data", "device", "config", "errors"},
     "drawing": {"sweep", "placing", "order", "sampling", "device", "errors"},
+    "evaluating": {"order", "evaluation", "training", "sampling", "steering", "diffusion", "data", "device", "config", "errors"},
     "sweep": {"order", "sampling", "data", "config", "errors"},
     "placing": {"figures", "order", "picturerecipe", "sampling", "steering", "data", "config", "errors"},
     "order": {"picturerecipe", "sampling", "steering", "diffusion", "device", "config", "errors"},
@@ -132,11 +133,11 @@ HOMES: dict[str, set[str]] = {
     "numpy": {"data/", "run.py"},
     "open_clip": {"steering/encoders.py"},
     "PIL": {"data/", "figures.py", "previews.py", "api.py", "sweep.py", "steering/colors.py"},
-    "psutil": {"commands.py", "data/", "steering/memory.py"},
+    "psutil": {"commands.py", "data/", "steering/memory.py", "evaluation/cost.py"},
     "pydantic": {"config.py", "commands.py", "cli.py"},
     "safetensors": {"training/checkpoint.py", "sampling/folder.py", "diffusion/judge.py", "steering/encoders.py"},
     "sklearn": {"data/builtin.py"},
-    "torch": {"run.py", "placing.py", "sweep.py", "api.py", "figures.py", "previews.py", "processes.py", "device.py"}
+    "torch": {"run.py", "evaluating.py", "placing.py", "sweep.py", "api.py", "figures.py", "previews.py", "processes.py", "device.py"}
     | {"data/", "diffusion/", "sampling/", "steering/", "training/", "evaluation/"},
     "tqdm": {"run.py", "drawing.py"},
     "transformers": {"steering/encoders.py", "steering/classifiers.py"},

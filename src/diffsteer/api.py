@@ -78,8 +78,12 @@ def steer(
     denoiser = model if isinstance(model, Denoiser) else load(model)
     device = next(denoiser.network.parameters()).device
     canvas = canvas_of(denoiser.spec, str(device))
+    if (options or strength != 1) and not any(map(callable, losses)):
+        raise Mistake('strength and options go with a function; in words they stand with their loss, as in "color=#1ae680,way=exact:2".')
     steers = []
     for each in losses:
+        if not (callable(each) or isinstance(each, str | Mapping)):
+            raise Mistake(f'A loss is words such as "color=#1ae680", a mapping of the same keys, or a function; {each!r} is none.')
         if callable(each):
             name = getattr(each, "__name__", type(each).__name__)
             steers.append(make_steer(checked(each, name, canvas), name, strength, options))

@@ -18,13 +18,21 @@ from diffsteer.errors import Mistake, Stopped
 
 # Name: (what it does, an example).
 COMMANDS = {
-    "demo": ("The story so far on built-in data: check, train, sample; pictures at the end.", "diffsteer demo --out demo"),
+    "demo": ("The story so far on built-in data: check, train, sample, steer; pictures at the end.", "diffsteer demo --out demo"),
     "check": ("Read every picture and say what is odd; draw what the model will see.", "diffsteer check photos/ --out sheet"),
     "train": (
         "Train a model into a run folder, or go on with one: the same command again resumes.",
         "diffsteer train photos/ --out runs/photos --budget 20m",
     ),
     "sample": ("Draw pictures with a model.", "diffsteer sample runs/photos --labels cat,dog --per-label 8 --out pets.png"),
+    "judge": (
+        "Train a small classifier of the data's classes, to steer by or to judge by.",
+        "diffsteer judge photos/ --out judges/photos",
+    ),
+    "evaluate": (
+        "Score a model's pictures; with --steer, what the steer gained beside what it cost.",
+        "diffsteer evaluate runs/photos photos/ --out scores",
+    ),
     "recipes": ("List the recipes, or show one.", "diffsteer recipes show seed-class-conditional"),
 }
 

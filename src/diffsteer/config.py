@@ -282,6 +282,36 @@ class SampleSettings(DrawSettings):
     overwrite: bool = Field(False, description="Replace an existing file.")
 
 
+class JudgeSettings(DataSettings):
+    """How a judge is trained."""
+
+    architecture: Literal["plain", "patches"] = Field(
+        "plain", description="plain: convolutions; patches: an MLP-Mixer. Let one steer and the other judge."
+    )
+    noise_aware: bool = Field(False, description="Also learn noisy pictures, so that it can steer by the noisy picture itself.")
+    budget: Seconds = Field(None, gt=0, description="Time for training: 30s, 2m; default: four epochs or 1,200 steps, whichever is longer.")
+    seed: int = Field(0, ge=0, description="Decides first weights, order and which pictures are held out.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
+
+
+class EvaluateSettings(DrawSettings, DataSettings):
+    """What is drawn to be scored, and by whom."""
+
+    count: int = Field(1000, ge=2, description="Pictures drawn for each row, labels in turn, seeds 0, 1, 2, ...")
+    judge: str | None = Field(
+        None,
+        description="Folder of the judge that scores; default: one is trained on DATA, of another architecture than the one that steers.",
+    )
+    steer: Words = Field((), description="Score these steers, together, beside the unsteered model.")
+    versus: Words = Field((), description="Another steer, scored in a row of its own; may be given several times.")
+    asked: str | None = Field(
+        None, description="The label that steers ask for, or each (seed by seed in turn); default: what a classifier steer says."
+    )
+    search: bool = Field(False, description="Search each steer's strength first, on 64 other seeds, by what the judge reads there.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw.")
+    batch_size: int = Field(64, ge=1, description="Pictures drawn at a time; it changes no picture.")
+
+
 class PictureRecipe(Settings):
     """What a PNG drawn by `diffsteer sample` holds, so that it can be drawn again."""
 

@@ -1,4 +1,4 @@
-"""The story so far on built-in data: check, train, sample. What `diffsteer demo` and `make demo` run."""
+"""The story so far on built-in data: check, train, sample, steer. What `diffsteer demo` and `make demo` run."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ def demo(out: Path, say: Callable[[str], None], started: float) -> None:
     grid = sample_to(Order(run_folder, SampleSettings(overwrite=True)), str(out / "digits.png"))
     film = sample_to(Order(run_folder, SampleSettings(per_label=4, columns=8, film=True, overwrite=True)), str(out / "drawing.gif"))
 
+    say("\n4. diffsteer sample --steer symmetry --sweep strength=0,0.3,1,3: the same digits, ever more symmetric")
+    steered = SampleSettings(per_label=1, steer=("symmetry",), sweep="strength=0,0.3,1,3", overwrite=True)
+    swept = sample_to(Order(run_folder, steered), str(out / "symmetric.png"))
+
     say("\npictures to look at:")
     for path, what in (
         (out / "check" / "sheet.png", "what the model saw"),
@@ -40,6 +44,7 @@ def demo(out: Path, say: Callable[[str], None], started: float) -> None:
         (grid.paths[0], "eight of every digit"),
         (film.paths[0], "pictures being drawn"),
         (film.paths[1], "the same, step by step"),
+        (swept.paths[0], "steered by a loss"),
     ):
         say(f"   {path}   {what}")
-    say(f"\nnext: diffsteer sample {run_folder} --labels 3,7 --per-label 16 --guidance-scale 2 --out threes-and-sevens.png")
+    say(f"\nnext: diffsteer sample {run_folder} --labels 3,7 --per-label 16 --steer brightness=0.45 --out bold.png")

@@ -120,6 +120,8 @@ def free_name(folder: Path) -> str:
 def outlook(order: Order) -> Outlook:
     """What would be drawn. Raises Mistake."""
     prepared = ready(order)
+    if prepared.settings.sweep is not None:
+        sweep.variants(prepared, sweep.parse_sweep(prepared.settings.sweep))
     how = {**prepared.how.as_dict(), "precision": prepared.settings.precision, "device": prepared.device}
     own = {**How().resolved(prepared.spec).as_dict(), "precision": "fp32", "device": find_device("auto")}
     steers = tuple(f"{steer.name}   ({steer.way}, {steer.scaling}, strength {steer.strength:g})" for steer in prepared.steers)

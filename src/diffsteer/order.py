@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from diffsteer.config import PictureRecipe, SampleSettings
+from diffsteer.config import DrawSettings, PictureRecipe, SampleSettings
 from diffsteer.device import find_device
 from diffsteer.diffusion.conditioning import parse_seeds
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
@@ -77,14 +78,15 @@ def ready(order: Order) -> Ready:
     how = how_of(settings).resolved(spec)
     if settings.invert and spec.channels != 1:
         raise Mistake("--invert shows grey pictures as ink on paper, and this model draws in colour; leave it out.")
-    words = tuple(word for text in settings.steer for word in read_words(text))
+    # a picture's steers are words only: a file that they named could name code
+    words = tuple(word for text in settings.steer for word in (read_words(text) if recipe is None else [parse(text)]))
     steers = distinct([build(word, canvas_of(spec, device)) for word in words])
-    guide = None if settings.autoguidance is None else _guide(settings.autoguidance[0], denoiser, device)
+    guide = None if settings.autoguidance is None else load_guide(settings.autoguidance[0], denoiser, device)
     shows = recipe.shows if recipe is not None else "grid"
     return Ready(settings, order.model, denoiser, tuple(jobs), how, device, words, steers, guide, shows)
 
 
-def how_of(settings: SampleSettings) -> How:
+def how_of(settings: DrawSettings) -> How:
     """How the settings want pictures drawn, before the model's own choices are filled in."""
     return How(
         settings.solver,
@@ -120,7 +122,7 @@ def read_words(text: str) -> list[Words]:
     return [from_mapping(each) for each in listed]
 
 
-def _guide(model: str, denoiser: Denoiser, device: str) -> Denoiser:
+def load_guide(model: str, denoiser: Denoiser, device: str) -> Denoiser:
     """The worse model, which must draw the same kind of picture. Raises Mistake."""
     guide = load_model(model, denoiser.precision, device)
     ours, theirs = denoiser.spec, guide.spec
@@ -156,10 +158,10 @@ def _steers_again(order: Order, recipe: PictureRecipe) -> Sequence[str]:
         raise Mistake("--from draws the picture as it was; leave --steer out beside it.")
     if not code:
         return recipe.steer
-    if [parse(text).code for text in named].count(True) != len(code):
+    if len(named) != len(code) or not all(parse(text).code for text in named):
         raise Mistake(
             f"{order.again} was steered by your own code, which a picture may not start. If you trust it, say so beside --from: "
-            + " ".join(f"--steer {text}" for text in code)
+            + " ".join(f"--steer {shlex.quote(text)}" for text in code)
         )
     yours = iter(named)
     return tuple(next(yours) if text in code else text for text in recipe.steer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,9 +67,12 @@ def sheet(ready: Ready, sweep: Sweep, drawn: Sequence[Drawn]) -> Image.Image:
 
 def _factor(value: str) -> float:
     try:
-        return float(value)
+        factor = float(value)
     except ValueError:
-        raise Mistake(f"--sweep strength: {value!r} is no number.") from None
+        factor = math.nan
+    if not math.isfinite(factor):
+        raise Mistake(f"--sweep strength: {value!r} is no number.")
+    return factor
 
 
 def _as_strong(ready: Ready, factor: float) -> Ready:

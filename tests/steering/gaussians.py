@@ -1,20 +1,72 @@
-"""Data whose denoiser and posteriors are known: a mixture of two modes, and a smooth Gaussian of small pictures. Tests share them."""
+"""Data whose denoiser and posteriors are known: a Gaussian, two modes, and smooth Gaussian pictures. Tests and benchmarks share them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from diffsteer.diffusion.process import Process
+from diffsteer.sampling.solvers import SOLVERS, Step, time_grid
+from diffsteer.steering.contract import Loss
+from diffsteer.steering.gradient import Steer, SteeredDenoiser
 
-Denoiser = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+LINEAR = Process("linear")  # betas 1e-4 to 0.02 over 1,000 steps
 MODES, SPREAD = (-0.6, 0.6), 0.1
 
 
-def two_modes(process: Process) -> Denoiser:
+def unit_gaussian(process: Process, variance: float = 1.0) -> Denoise:
+    """E[x0 | x_t] of N(0, variance)."""
+
+    def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        alpha, sigma = process.alpha_sigma(torch.as_tensor(t).double())
+        return alpha * variance / (alpha**2 * variance + sigma**2) * x_t
+
+    return denoise
+
+
+def observed(y: float, r2: float) -> Loss:
+    """-log N(y; x0, r2), of x0 in [-1, 1] units."""
+    return lambda pictures, moment: ((2 * pictures - 1 - y) ** 2 / (2 * r2)).flatten(1).sum(1)
+
+
+def affine(solve: Callable[[Tensor, Callable[[Any], Tensor]], Iterator[Step]], draws: int) -> tuple[float, float]:
+    """Mean and variance of a solver's end, exactly, when every step is affine in x and in its noises.
+
+    One pixel a particle: one without any noise (the mean), one that starts at 1, and one for each noise drawn, which alone is 1.
+    """
+    x = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
+    x[1] = 1
+    calls = iter(range(draws))
+
+    def noise(device: Any) -> Tensor:
+        one = torch.zeros_like(x)
+        one[2 + next(calls)] = 1
+        return one
+
+    *_, last = solve(x, noise)
+    ends = last.x0.flatten()
+    return float(ends[0]), float(((ends[1:] - ends[0]) ** 2).sum())
+
+
+def steered_walk(steers: Sequence[Steer], solver: str, steps: int, clip: bool = False, process: Process = LINEAR) -> tuple[float, float]:
+    """Mean and variance of the steered unit Gaussian on the trailing grid."""
+    times = time_grid(process, solver, steps, "trailing")
+    recurrence = max(steer.recurrence for steer in steers)
+    draws = steps * recurrence
+
+    def solve(x: Tensor, noise: Any) -> Iterator[Step]:
+        denoiser = SteeredDenoiser(unit_gaussian(process), steers, process, range(len(x)), times=times, clip=clip)
+        return SOLVERS[solver].solve(denoiser, x, times, process, noise=noise, recurrence=recurrence)
+
+    return affine(solve, draws)
+
+
+def two_modes(process: Process) -> Denoise:
     """E[x0 | x_t] of half at -0.6 and half at 0.6, sd 0.1, each value on its own."""
 
     def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -48,7 +100,7 @@ class SmoothPictures:
     def variance(self) -> float:
         return float(self.covariance.diag().mean())
 
-    def denoiser(self, process: Process) -> Denoiser:
+    def denoiser(self, process: Process) -> Denoise:
         def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
             alpha, sigma = process.alpha_sigma(torch.as_tensor(t).double())
             spread = alpha**2 * self.covariance + sigma**2 * torch.eye(len(self.mean), dtype=torch.float64)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from gaussians import share_on_the_right, two_modes
+from gaussians import LINEAR, affine, observed, share_on_the_right, steered_walk, two_modes, unit_gaussian
 from torch import Tensor, nn
 
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
@@ -18,60 +18,10 @@ from diffsteer.diffusion.seeds import PictureNoise, generator_for
 from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.solvers import SOLVERS, Step, time_grid
 from diffsteer.steering import gradient
-from diffsteer.steering.contract import Loss, Moment, NoisyLoss
+from diffsteer.steering.contract import Moment, NoisyLoss
 from diffsteer.steering.gradient import WAYS, Steer, SteeredDenoiser
 from diffsteer.steering.presets import PRESETS
 from diffsteer.steering.strength import SCALINGS
-
-LINEAR = Process("linear")  # betas 1e-4 to 0.02 over 1,000 steps
-Denoise = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-
-def unit_gaussian(process: Process, variance: float = 1.0) -> Denoise:
-    """E[x0 | x_t] of N(0, variance)."""
-
-    def denoise(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
-        alpha, sigma = process.alpha_sigma(torch.as_tensor(t).double())
-        return alpha * variance / (alpha**2 * variance + sigma**2) * x_t
-
-    return denoise
-
-
-def observed(y: float, r2: float) -> Loss:
-    """-log N(y; x0, r2), of x0 in [-1, 1] units."""
-    return lambda pictures, moment: ((2 * pictures - 1 - y) ** 2 / (2 * r2)).flatten(1).sum(1)
-
-
-def affine(solve: Callable[[Tensor, Callable[[Any], Tensor]], Iterator[Step]], draws: int) -> tuple[float, float]:
-    """Mean and variance of a solver's end, exactly, when every step is affine in x and in its noises.
-
-    One pixel a particle: one without any noise (the mean), one that starts at 1, and one for each noise drawn, which alone is 1.
-    """
-    x = torch.zeros(draws + 2, 1, 1, 1, dtype=torch.float64)
-    x[1] = 1
-    calls = iter(range(draws))
-
-    def noise(device: Any) -> Tensor:
-        one = torch.zeros_like(x)
-        one[2 + next(calls)] = 1
-        return one
-
-    *_, last = solve(x, noise)
-    ends = last.x0.flatten()
-    return float(ends[0]), float(((ends[1:] - ends[0]) ** 2).sum())
-
-
-def steered_walk(steers: Sequence[Steer], solver: str, steps: int, clip: bool = False, process: Process = LINEAR) -> tuple[float, float]:
-    """Mean and variance of the steered unit Gaussian on the trailing grid."""
-    times = time_grid(process, solver, steps, "trailing")
-    recurrence = max(steer.recurrence for steer in steers)
-    draws = steps * recurrence
-
-    def solve(x: Tensor, noise: Any) -> Iterator[Step]:
-        denoiser = SteeredDenoiser(unit_gaussian(process), steers, process, range(len(x)), times=times, clip=clip)
-        return SOLVERS[solver].solve(denoiser, x, times, process, noise=noise, recurrence=recurrence)
-
-    return affine(solve, draws)
 
 
 def recursion(move: Callable[[float, float, float], tuple[float, float]], eta: float, steps: int) -> tuple[float, float]:

@@ -16,9 +16,12 @@ from diffsteer.diffusion.judge import Judge, is_judge, load_judge
 from diffsteer.errors import Mistake
 from diffsteer.steering.contract import Canvas, Loss, Moment, NoisyLoss
 
+EACH = "each"
+
 
 def classifier(value: str, canvas: Canvas, *, label: str, noise_aware: bool = False) -> Loss:
-    """The picture is of a class: the cross-entropy of `label` (a name or a number), which is a negative log-likelihood in nats as it
+    """The picture is of a class: the cross-entropy of `label` (a name or a number; `each` asks the picture of seed s for class s modulo
+    their count), which is a negative log-likelihood in nats as it
     stands.
 
     value: the folder of a judge (`diffsteer judge DATA --out FOLDER`) or of a `transformers` image classifier.
@@ -47,32 +50,44 @@ def _by_judge(judge: Judge, value: str, canvas: Canvas, label: str, noise_aware:
         return loss
     if not spec.noise_aware:
         raise Mistake(f"The judge {value} knows clean pictures only; train another with diffsteer judge --noise-aware, or leave it out.")
-    wanted = _label_id(spec.label_names, label)
+    if (spec.height, spec.width) != (canvas.height, canvas.width):
+        raise Mistake(
+            f"The judge {value} knows noisy pictures of {spec.height}x{spec.width}, and the model draws {canvas.height}x{canvas.width}."
+        )
+    wanted = _wanted(spec.label_names, label)
 
     def of_noisy(x_t: Tensor, moment: Moment) -> Tensor:
-        return _nats(judge(x_t, torch.tensor(moment.noise_level)), wanted)
+        return _nats(judge(x_t, torch.tensor(moment.noise_level)), wanted(moment))
 
     return NoisyLoss(of_noisy, loss)
 
 
 def _cross_entropy(logits: Callable[[Tensor], Tensor], names: Sequence[str], label: str) -> Loss:
-    wanted = _label_id(names, label)
+    wanted = _wanted(names, label)
 
     def loss(pictures: Tensor, moment: Moment) -> Tensor:
-        return _nats(logits(pictures), wanted)
+        return _nats(logits(pictures), wanted(moment))
 
     return loss
 
 
-def _nats(logits: Tensor, wanted: int) -> Tensor:
-    return F.cross_entropy(logits, torch.full((len(logits),), wanted, device=logits.device), reduction="none")
+def _nats(logits: Tensor, wanted: Tensor) -> Tensor:
+    return F.cross_entropy(logits, wanted.to(logits.device), reduction="none")
 
 
-def _label_id(names: Sequence[str], label: str) -> int:
+def asked_ids(names: Sequence[str], label: str, seeds: Sequence[int]) -> Tensor:
+    """The class [B] that each of these pictures is asked for. Mistake for a label that is none, or several."""
+    if label == EACH:
+        return torch.tensor([seed % len(names) for seed in seeds])
     found = parse_labels([label], tuple(names))
     if len(found) != 1:
-        raise Mistake(f"The label of classifier is one class; {label!r} names {len(found)}.")
-    return int(found[0])
+        raise Mistake(f"The label of classifier is one class, or {EACH}; {label!r} names {len(found)}.")
+    return torch.full((len(seeds),), int(found[0]))
+
+
+def _wanted(names: Sequence[str], label: str) -> Callable[[Moment], Tensor]:
+    asked_ids(names, label, [])  # a label that cannot be is said now
+    return lambda moment: asked_ids(names, label, moment.seeds)
 
 
 def _from_transformers(folder: Path, canvas: Canvas) -> tuple[Callable[[Tensor], Tensor], list[str]]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -119,6 +120,17 @@ def parse_prompts(value: str) -> list[Prompt]:
     if not value.strip():
         raise Mistake('clip needs a text or the path of a picture, such as clip="a red rose" or clip=photo.jpg.')
     return [_parsed(piece, value) for piece in value.split(BETWEEN)]
+
+
+def with_pictures_renamed(value: str, rename: Callable[[str], str]) -> str:
+    """The same prompts, with other paths for those that are pictures'."""
+    return BETWEEN.join(_renamed(piece, rename) for piece in value.split(BETWEEN))
+
+
+def _renamed(piece: str, rename: Callable[[str], str]) -> str:
+    text, weighed, weight = piece.rpartition(WEIGHS)
+    path = (text if weighed else piece).strip()
+    return f"{rename(path)}{weighed}{weight if weighed else ''}" if Prompt(path).is_picture else piece
 
 
 def _parsed(piece: str, value: str) -> Prompt:

@@ -14,6 +14,7 @@ observations (`observation.py`) are solved for instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -70,6 +71,12 @@ class Steer:
             raise ValueError(f"unknown scaling {self.scaling!r}; there are {BAYES}, {', '.join(SCALINGS)}")
         if self.scaling != BAYES and self.way == "covariance":
             raise ValueError(f"scaling {self.scaling} goes with the ways exact and shortcut: covariance has the scale of Bayes' rule")
+        if not math.isfinite(self.strength):
+            raise ValueError(f"the strength should be a finite number; {self.strength} was given")
+        if not 0 <= self.window[0] < self.window[1] <= 1:
+            raise ValueError(f"the window is two noise levels from 0 (clean) to 1 (noise), the lower first; {self.window} was given")
+        if self.most is not None and not self.most > 0:
+            raise ValueError(f"most, the largest move, should be above 0; {self.most:g} was given")
 
     def acts_at(self, level: Level) -> bool:
         """Whether it moves x0 at this level; the course's steps have no meaning where x_t holds nothing of x0."""

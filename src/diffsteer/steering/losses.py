@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,7 +31,7 @@ class Entry:
     """A loss's maker `(value, canvas, *, options) -> Loss`, an example of its words, and what goes with it when it is not said.
 
     value: what stands for a value that is not given; None where one is needed. steer: defaults of `Steer`. strength: of the canvas.
-    paths: which of "value" and the options name files.
+    paths: which of "value" and the options name files; "prompts" is a value that may, as clip's.
     """
 
     make: Maker
@@ -63,7 +63,11 @@ LOSSES: dict[str, Entry] = {
         strength=_course_force,
     ),
     "clip": Entry(
-        embedding.clip, "a sentence or a picture, by what CLIP sees", '"clip=red rose:8"', steer={"way": "exact"}, paths=("model",)
+        embedding.clip,
+        "a sentence or a picture, by what CLIP sees",
+        '"clip=red rose:8"',
+        steer={"way": "exact"},
+        paths=("prompts", "model"),
     ),
     "clip-seed": Entry(
         embedding.clip_seed,
@@ -72,6 +76,7 @@ LOSSES: dict[str, Entry] = {
         value="Red Rose (still life), red flower painting",
         steer={"way": "shortcut", "scaling": "seed", "cell": "clip"},
         strength=lambda canvas: 8 / 4,
+        paths=("prompts", "model"),
     ),
     "classifier": Entry(
         classifiers.classifier,
@@ -101,19 +106,25 @@ def build(words: Words, canvas: Canvas) -> Steer:
     entry = _entry(words)
     ours = {key: value for key, value in words.options.items() if key in ENGINE}
     theirs = {key: value for key, value in words.options.items() if key not in ENGINE}
+    if words.code and words.value is not None:
+        raise Mistake(f"--steer {words.name} takes no value; {words.value!r} was given. Give the function's parameter a default instead.")
     value = words.name if words.code else entry.value if words.value is None else words.value
     if value is None:
         raise Mistake(f"--steer {words.name} needs a value, for example --steer {entry.example}.")
     loss = entry.make(value, canvas, **_converted(words.name, theirs, entry.make))
     strength = entry.strength(canvas) if words.strength is None else words.strength
-    return make_steer(loss, str(words), strength, {**entry.steer, **_engine_options(words.name, ours)})
+    return make_steer(loss, str(words), strength, _engine_options(words.name, ours), entry.steer)
 
 
-def make_steer(loss: Loss, name: str, strength: float, options: Mapping[str, Any]) -> Steer:
-    """A steer with the engine's options as they are in Python, `preset` among them. Raises Mistake."""
+def make_steer(loss: Loss, name: str, strength: float, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Steer:
+    """A steer with the engine's options as they are in Python, `preset` among them; a preset goes over the loss's defaults, and options
+    go over both. Raises Mistake."""
     options = dict(options)
+    for key in options.keys() - ENGINE.keys():
+        raise Mistake(_no_option(name, key, ENGINE))
     preset = options.pop("preset", None)
-    chosen = {**PRESETS[one_of("The preset of a steer", preset, tuple(PRESETS))], **options} if preset else options
+    method = PRESETS[one_of("The preset of a steer", preset, tuple(PRESETS))] if preset else {}
+    chosen = {**(defaults or {}), **method, **options}
     if chosen.get("scaling", BAYES) != BAYES:
         chosen.setdefault("way", "shortcut")
     try:
@@ -133,7 +144,9 @@ def with_whole_paths(words: Words) -> Words:
         file, _, function = words.name.rpartition(":")
         return replace(words, name=f"{_whole(file)}:{function}")
     paths = _entry(words).paths
-    value = _whole(words.value) if words.value is not None and "value" in paths else words.value
+    value = words.value
+    if value is not None:
+        value = embedding.with_pictures_renamed(value, _whole) if "prompts" in paths else _whole(value) if "value" in paths else value
     return replace(words, value=value, options={key: _whole(text) if key in paths else text for key, text in words.options.items()})
 
 
@@ -220,13 +233,17 @@ def _converted(name: str, given: Mapping[str, str], make: Maker) -> dict[str, An
     kinds = get_type_hints(make)
     for key in given:
         if key not in known:
-            near = get_close_matches(key, [*known, *ENGINE], n=1)
-            hint = f"Did you mean {near[0]}? " if near else ""
-            raise Mistake(f"--steer {name} has no option {key!r}. {hint}It has {', '.join([*known, *ENGINE])}.")
+            raise Mistake(_no_option(name, key, [*known, *ENGINE]))
     for key, each in known.items():
         if each.default is inspect.Parameter.empty and key not in given:
             raise Mistake(f"--steer {name} needs {key}=..., for example --steer {LOSSES[name].example}.")
     return {key: _as_kind(f"The {key} of {name}", text, kinds[key]) for key, text in given.items()}
+
+
+def _no_option(name: str, given: str, there: Iterable[str]) -> str:
+    near = get_close_matches(given, list(there), n=1)
+    hint = f"Did you mean {near[0]}? " if near else ""
+    return f"--steer {name} has no option {given!r}. {hint}It has {', '.join(there)}."
 
 
 def _as_kind(what: str, text: str, kind: Any) -> Any:

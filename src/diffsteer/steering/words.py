@@ -31,11 +31,10 @@ class Words:
 
     def __str__(self) -> str:
         """The words that are read as this steer."""
-        pieces = [self.name if self.value is None else f"{self.name}={_quoted(self.value)}"]
+        name = _quoted(self.name, and_at="=")
+        pieces = [name if self.value is None else f"{name}={_quoted(self.value)}"]
         pieces += [f"{key}={_quoted(value)}" for key, value in self.options.items()]
-        # an end such as the 3 of "gpt:3" would be read as a strength, were it not told
-        strength = 1.0 if self.strength is None and _number_at_end(",".join(pieces)) else self.strength
-        return ",".join(pieces) + ("" if strength is None else f":{strength:g}")
+        return ",".join(pieces) + ("" if self.strength is None else f":{_shortly(self.strength)}")
 
 
 def parse(text: str) -> Words:
@@ -87,21 +86,46 @@ def _without_strength(text: str) -> tuple[str, float | None]:
     return head, strength
 
 
-def _number_at_end(text: str) -> bool:
-    return _without_strength(text)[1] is not None
-
-
 def _split(text: str, whole: str) -> list[list[str]]:
     """`a=b,c="d,e"` -> [[a, b], [c, "d,e"]]: at commas and first equal signs outside of quotes, the quotes taken off."""
     if text.count('"') % 2:
         raise Mistake(f"--steer {whole!r} opens a quote that it does not close.")
     pieces = re.findall(r'((?:[^",]|"[^"]*")*)(?:,|$)', text)
     pieces = pieces[:-1] if len(pieces) > 1 and pieces[-1] == "" and not text.endswith(",") else pieces
-    return [[part.strip().replace('"', "") for part in re.split(r"=", piece, maxsplit=1)] for piece in pieces]
+    return [[_unquoted(part.strip()) for part in _at_equal_sign(piece)] for piece in pieces]
 
 
-def _quoted(value: str) -> str:
-    return f'"{value}"' if "," in value else value
+def _at_equal_sign(piece: str) -> list[str]:
+    found = re.fullmatch(r'((?:[^"=]|"[^"]*")*)=(.*)', piece, re.DOTALL)
+    return [piece] if found is None else list(found.groups())
+
+
+def _unquoted(text: str) -> str:
+    """The text without its quotes; inside them two stand for one."""
+    return re.sub(r'"((?:[^"]|"")*)"', lambda found: found[1].replace('""', '"'), text)
+
+
+def _quoted(text: str, and_at: str = "") -> str:
+    """The text, in quotes where it would be read otherwise without: at commas, quotes, blanks round it, and ends such as the 3 of gpt:3."""
+    as_it_is = text == text.strip() and not _like_a_strength(text) and not any(sign in text for sign in f',"{and_at}')
+    return text if as_it_is else '"' + text.replace('"', '""') + '"'
+
+
+def _like_a_strength(text: str) -> bool:
+    """Whether the text ends in a colon and a number, or would with a strength behind it."""
+    head, colon, tail = text.rpartition(":")
+    if not colon or head.endswith(":"):
+        return text.endswith(":")
+    try:
+        float(tail or "0")
+    except ValueError:
+        return False
+    return True
+
+
+def _shortly(number: float) -> str:
+    """As few digits as say the same number."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
 def _as_text(value: Any) -> str:

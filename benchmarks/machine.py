@@ -1,0 +1,45 @@
+"""The machine and the versions that a result rests on, in words: every benchmark's JSON begins with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+
+import diffsteer
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def described() -> dict[str, Any]:
+    """Machine and versions."""
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "diffsteer": diffsteer.__version__,
+        },
+    }
+
+
+def write(name: str, values: dict[str, Any], page: str) -> None:
+    """results/NAME.json, the machine first, and results/NAME.md."""
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**described(), **values}, indent=1) + "\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,236 @@
+"""The story of one `diffsteer evaluate`: a model's pictures scored by a judge, and what a steer gained beside what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffsteer.config import EvaluateSettings, JudgeSettings
+from diffsteer.data import pixels
+from diffsteer.data.batch import Pictures
+from diffsteer.data.images import load_pictures
+from diffsteer.device import find_device
+from diffsteer.diffusion.denoiser import Denoiser
+from diffsteer.diffusion.judge import Judge, is_judge, load_judge, save_judge
+from diffsteer.errors import Mistake
+from diffsteer.evaluation.cost import Cost, measured
+from diffsteer.evaluation.features import judge_labels
+from diffsteer.evaluation.report import Scores, score, table, write_report
+from diffsteer.evaluation.search import best_factor
+from diffsteer.order import canvas_of, how_of, load_guide, read_words
+from diffsteer.sampling.draw import Drawn, How, Job, draw
+from diffsteer.sampling.folder import load_model
+from diffsteer.steering.classifiers import asked_ids
+from diffsteer.steering.gradient import Steer
+from diffsteer.steering.losses import build, distinct
+from diffsteer.steering.words import Words
+from diffsteer.training.classifier import train_judge
+
+UNSTEERED = "unsteered"
+SHOWN = 64  # pictures of a row's grid
+TRIED = 64  # pictures of one trial of a search
+TRIED_FROM = 1_000_000  # its seeds are not those that are scored
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of drawing, scored. strength: the factor that a search found, 1 without one."""
+
+    name: str
+    scores: Scores
+    cost: Cost
+    strength: float = 1.0
+
+    def cells(self) -> dict[str, object]:
+        """The row of a table."""
+        found = {} if self.strength == 1 else {"strength": f"x{self.strength:g}"}
+        each = self.cost.seconds / self.scores.count
+        return self.scores.row(self.name, **found, **{"ms a picture": round(1000 * each), "MiB": round(self.cost.peak_bytes / 2**20)})
+
+    def to_dict(self) -> dict[str, Any]:
+        cost = {"seconds": self.cost.seconds, "peak_bytes": self.cost.peak_bytes}
+        return {"name": self.name, "strength": self.strength, **cost, **self.scores.to_dict()}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All rows, the unsteered one first, and how they were drawn."""
+
+    model: str
+    rows: tuple[Row, ...]
+    how: How
+    out: Path | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"model": self.model, **self.how.as_dict(), "rows": [row.to_dict() for row in self.rows]}
+
+    def lines(self) -> list[str]:
+        """For people: the scores in sentences, or a table where several ways are compared."""
+        if len(self.rows) == 1:
+            return self.rows[0].scores.lines()
+        first = self.rows[0].scores
+        return [table([row.cells() for row in self.rows]), "", *first.lines()[-2:]]
+
+
+def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None = None, say: Say = lambda line: None) -> Evaluation:
+    """Draws, scores, and writes scores.json, scores.md and a grid a row into `out`. Raises Mistake."""
+    device = find_device(settings.device)
+    denoiser = load_model(model, settings.precision, device)
+    how = how_of(settings).resolved(denoiser.spec)
+    real = _real(data, settings, denoiser)
+    ways = _ways(settings, denoiser, device)
+    judge = _judge(settings, real, ways, out, device, say)
+    asked = _asked(settings, denoiser, judge, ways)
+    guide = None if settings.autoguidance is None else load_guide(settings.autoguidance[0], denoiser, device)
+    studio = _Studio(denoiser, how, guide, judge, real, settings.batch_size, device)
+    rows = []
+    for name, words in ways:
+        steers = distinct([build(word, canvas_of(denoiser.spec, device)) for word in words])
+        factor = studio.search(steers, asked) if settings.search and steers else 1.0
+        row, pictures = studio.row(name, _times(steers, factor), factor, settings.count, asked)
+        say(f"scored   {name}: {row.cost.seconds:.0f} s")
+        rows.append(row)
+        if out is not None:
+            pixels.write_png(pixels.grid(pictures[:SHOWN], columns=8, title=name), out / f"{len(rows) - 1:02d}.png")
+    evaluation = Evaluation(model, tuple(rows), how, out)
+    if out is not None:
+        write_report(out, evaluation.to_dict(), "\n".join(evaluation.lines()), rows[0].scores if len(rows) == 1 else None)
+    return evaluation
+
+
+def make_judge(data: str, settings: JudgeSettings, out: Path, say: Say = lambda line: None) -> Judge:
+    """Trains a judge on labelled pictures and writes its folder. Raises Mistake."""
+    device = find_device(settings.device)
+    options = settings.model_dump(include={"size", "image_column", "label_column", "split", "background", "skip_broken"})
+    pictures = load_pictures(data, need_labels=True, **options)
+    judge = train_judge(
+        pictures,
+        architecture=settings.architecture,
+        seed=settings.seed,
+        seconds=settings.budget,
+        noise_aware=settings.noise_aware,
+        device=device,
+    )
+    save_judge(out, judge)
+    return judge
+
+
+@dataclass(frozen=True)
+class _Studio:
+    """What does not change from row to row."""
+
+    denoiser: Denoiser
+    how: How
+    guide: Denoiser | None
+    judge: Judge
+    real: Pictures
+    batch: int
+    device: str
+
+    def row(self, name: str, steers: Sequence[Steer], factor: float, count: int, asked: _Asked) -> tuple[Row, torch.Tensor]:
+        jobs = self.jobs(count, 0)
+        drawn, cost = measured(lambda: self.draw(jobs, steers), self.device)
+        scores = score(drawn.pictures, asked(jobs), self.real, self.judge)
+        return Row(name, scores, cost, factor), drawn.pictures
+
+    def search(self, steers: Sequence[Steer], asked: _Asked) -> float:
+        """The factor of the strengths at which the judge finds what was asked most often, in log-likelihood. Mistake if nothing was."""
+        jobs = self.jobs(TRIED, TRIED_FROM)
+        ids = asked(jobs)
+        if ids is None:
+            raise Mistake("--search goes by what the judge reads, so say what the steers ask for: --asked LABEL.")
+
+        def merit(factor: float) -> float:
+            _, shares = judge_labels(self.judge, self.draw(jobs, _times(steers, factor)).pictures)
+            return float(shares[torch.arange(len(ids)), ids].clamp_min(1e-3).log().mean())
+
+        return best_factor(merit)
+
+    def jobs(self, count: int, first: int) -> list[Job]:
+        kinds = len(self.denoiser.spec.label_names)
+        return [Job(seed % kinds if self.denoiser.spec.labelled else None, seed) for seed in range(first, first + count)]
+
+    def draw(self, jobs: Sequence[Job], steers: Sequence[Steer]) -> Drawn:
+        return draw(self.denoiser, jobs, self.how, steers=steers, guide=self.guide, device=self.device, batch=self.batch)
+
+
+_Asked = Callable[[Sequence[Job]], "torch.Tensor | None"]
+
+
+def _times(steers: Sequence[Steer], factor: float) -> list[Steer]:
+    return [replace(steer, strength=factor * steer.strength) for steer in steers]
+
+
+def _ways(settings: EvaluateSettings, denoiser: Denoiser, device: str) -> list[tuple[str, list[Words]]]:
+    """(name, steers) of each row. A steer that cannot be is said before anything is drawn."""
+    together = [word for text in settings.steer for word in read_words(text)]
+    ways = [(UNSTEERED, []), *([(" + ".join(settings.steer), together)] if together else [])]
+    ways += [(text, read_words(text)) for text in settings.versus]
+    for _, words in ways:
+        for word in words:
+            build(word, canvas_of(denoiser.spec, device))
+    return ways
+
+
+def _real(data: str, settings: EvaluateSettings, denoiser: Denoiser) -> Pictures:
+    """The data at the model's size. Mistake where it has other channels."""
+    spec = denoiser.spec
+    options = settings.model_dump(include={"image_column", "label_column", "split", "background", "skip_broken"})
+    real = load_pictures(data, size=(spec.height, spec.width), **options)
+    if real.channels != spec.channels:
+        words = {1: "grey", 3: "colour"}
+        raise Mistake(
+            f"{data} is in {words[real.channels]}, and the model draws in {words[spec.channels]}; give the data it was trained on."
+        )
+    return real
+
+
+def _judge(
+    settings: EvaluateSettings, real: Pictures, ways: Sequence[tuple[str, list[Words]]], out: Path | None, device: str, say: Say
+) -> Judge:
+    """The judge that scores: never one that steers."""
+    steering = [Path(str(word.value)).expanduser() for _, words in ways for word in words if word.name == "classifier"]
+    steering = [folder for folder in steering if is_judge(folder)]
+    if settings.judge is not None:
+        if Path(settings.judge).expanduser().resolve() in [folder.resolve() for folder in steering]:
+            raise Mistake(f"--judge {settings.judge} steers, so it may not judge; leave --judge out and another is trained.")
+        return load_judge(Path(settings.judge).expanduser()).to(device)
+    used = {load_judge(folder).spec.architecture for folder in steering}
+    architecture = "patches" if "plain" in used else "plain"
+    kept = None if out is None else out / "judge"
+    if kept is not None and is_judge(kept):
+        judge = load_judge(kept)
+        if judge.spec.data_fingerprint == real.fingerprint and judge.spec.architecture == architecture:
+            return judge.to(device)
+    say(f"judge    training a judge on {real.source} ({architecture}); --judge FOLDER takes one made by diffsteer judge")
+    judge = train_judge(real, architecture=architecture, seed=1, device=device)
+    if kept is not None:
+        save_judge(kept, judge)
+    return judge
+
+
+def _asked(settings: EvaluateSettings, denoiser: Denoiser, judge: Judge, ways: Sequence[tuple[str, list[Words]]]) -> _Asked:
+    """Jobs -> the class that each is asked for, as the judge numbers classes: by the steers, else by the model's own labels."""
+    names = judge.spec.label_names
+    said = settings.asked
+    if said is None:
+        labels = {word.options.get("label") for _, words in ways for word in words if word.name == "classifier"} - {None}
+        if len(labels) > 1:
+            raise Mistake(f"The steers ask for {', '.join(sorted(map(str, labels)))}; say by --asked which of them is scored.")
+        said = next(iter(labels), None)
+    if said is not None:
+        asked_ids(names, said, [])
+        return lambda jobs: asked_ids(names, said, [job.seed for job in jobs])
+    spec = denoiser.spec
+    if not spec.labelled:
+        return lambda jobs: None
+    unknown = [name for name in spec.label_names if name not in names]
+    if unknown:
+        raise Mistake(f"The judge does not know the model's class {unknown[0]}; it knows {', '.join(names[:8])}.")
+    place = [names.index(name) for name in spec.label_names]
+    return lambda jobs: torch.tensor([place[job.label or 0] for job in jobs])
