@@ -9,12 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsteer.api import load, sample, steer, train
+    from diffsteer.api import evaluate, load, sample, steer, train
     from diffsteer.data.images import load_pictures
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "evaluate": "diffsteer.api",
     "load": "diffsteer.api",
     "load_pictures": "diffsteer.data.images",
     "sample": "diffsteer.api",
@@ -22,7 +23,7 @@ _HOMES = {
     "train": "diffsteer.api",
 }
 
-__all__ = ["__version__", "load", "load_pictures", "sample", "steer", "train"]
+__all__ = ["__version__", "evaluate", "load", "load_pictures", "sample", "steer", "train"]
 
 
 def __getattr__(name: str) -> Any:

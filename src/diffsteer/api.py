@@ -1,4 +1,4 @@
-"""The library's front: train, load, steer, sample. The command line draws and trains nothing that these do not."""
+"""The library's front: train, load, steer, sample, evaluate. The command line draws and trains nothing that these do not."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from diffsteer import run
-from diffsteer.config import as_flags
+from diffsteer import evaluating, run
+from diffsteer.config import EvaluateSettings, as_flags, validated
 from diffsteer.data import pixels
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import PRECISIONS, Denoiser
 from diffsteer.errors import Mistake
+from diffsteer.evaluating import Evaluation
 from diffsteer.order import canvas_of
 from diffsteer.processes import has_gpus, relaunch
 from diffsteer.recipebook import train_settings
@@ -112,6 +113,15 @@ def sample(
     device = next(denoiser.network.parameters()).device
     how = How(solver, steps, spacing, guidance_scale)
     return Pictures(draw(denoiser, jobs, how, steers=steers, device=device), denoiser.spec.label_names)
+
+
+def evaluate(model: str | Path, data: str, *, out: str | Path | None = None, **settings: Any) -> Evaluation:
+    """Scores a model's pictures by a judge, and what a steer gained beside what it cost; files go into `out`.
+
+    settings: the command line's flags with underscores, for example `count=200, steer=("color=#1ae680",)`. Raises Mistake.
+    """
+    wanted = validated(EvaluateSettings, settings, "the settings")
+    return evaluating.evaluate(str(model), data, wanted, None if out is None else Path(out))
 
 
 class Pictures:

@@ -73,7 +73,7 @@ Window = Annotated[tuple[float, float], BeforeValidator(parse_window)]
 Words = tuple[str, ...]  # a flag that may be given several times
 
 
-FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label"]
+FigureName = Literal["data", "corruption", "predictions", "noisy-rows", "step-sheet", "grid-64", "x-and-x0", "by-label", "guidance-scaling"]
 
 
 class Settings(BaseModel):

@@ -6,20 +6,17 @@ Each PNG holds its recipe, so that it can be drawn again from the picture alone.
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from diffsteer import sweep
 from diffsteer.device import find_device
 from diffsteer.errors import Mistake
 from diffsteer.order import Order, Ready, ready
 from diffsteer.placing import find_place, named, write, write_sweep
+from diffsteer.progress import steps_bar
 from diffsteer.sampling.draw import Drawn, How, Job, draw
 
 
@@ -102,11 +99,12 @@ def sample_to(order: Order, out: str) -> Written:
     if prepared.settings.sweep is not None:
         return _swept(prepared, place.path, sweep.parse_sweep(prepared.settings.sweep))
     film = prepared.settings.film or place.kind == "film" or (place.kind == "grid" and prepared.shows == "film")
-    with _bar([prepared]) as watch:
+    with steps_bar(_evaluations(prepared)) as watch:
         drawn = _draw(prepared, watch, film)
     losses = {name: (float(told[0].mean()), float(told[-1].mean())) for name, told in drawn.losses.items()}
     paths = tuple(write(prepared, drawn, place))
-    return Written(prepared.model, paths, prepared.jobs, prepared.how, prepared.spec.label_names, prepared.denoiser.notes, losses)
+    notes = (*prepared.notes, *drawn.notes)
+    return Written(prepared.model, paths, prepared.jobs, prepared.how, prepared.spec.label_names, notes, losses)
 
 
 def free_name(folder: Path) -> str:
@@ -125,17 +123,17 @@ def outlook(order: Order) -> Outlook:
     how = {**prepared.how.as_dict(), "precision": prepared.settings.precision, "device": prepared.device}
     own = {**How().resolved(prepared.spec).as_dict(), "precision": "fp32", "device": find_device("auto")}
     steers = tuple(f"{steer.name}   ({steer.way}, {steer.scaling}, strength {steer.strength:g})" for steer in prepared.steers)
-    return Outlook(prepared.model, prepared.jobs, prepared.spec.label_names, how, own, steers, prepared.denoiser.notes)
+    return Outlook(prepared.model, prepared.jobs, prepared.spec.label_names, how, own, steers, prepared.notes)
 
 
 def _swept(prepared: Ready, path: Path, through: sweep.Sweep) -> Written:
     if path.suffix.lower() != ".png":
         raise Mistake(f"--sweep makes one sheet, a PNG: give --out x.png, not {path}.")
     each = sweep.variants(prepared, through)
-    with _bar(each) as watch:
+    with steps_bar(sum(map(_evaluations, each))) as watch:
         drawn = [_draw(one, watch) for one in each]
     write_sweep(prepared, sweep.sheet(prepared, through, drawn), path)
-    return Written(prepared.model, (path,), prepared.jobs, prepared.how, prepared.spec.label_names, prepared.denoiser.notes)
+    return Written(prepared.model, (path,), prepared.jobs, prepared.how, prepared.spec.label_names, prepared.notes)
 
 
 def _draw(prepared: Ready, watch: Callable[[int], None], film: bool = False) -> Drawn:
@@ -152,10 +150,6 @@ def _draw(prepared: Ready, watch: Callable[[int], None], film: bool = False) -> 
     )
 
 
-@contextmanager
-def _bar(orders: list[Ready]) -> Any:
-    """A progress bar over all steps of all batches; yields what is told of each step."""
-    total = sum(-(-len(one.jobs) // one.settings.batch_size) * int(one.how.steps or 1) for one in orders)
-    with tqdm(total=total, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True) as bar:
-        # a solver's first item is the start, before any step
-        yield lambda step: bar.update(1 if step else 0)
+def _evaluations(prepared: Ready) -> int:
+    """Solver steps over all batches."""
+    return -(-len(prepared.jobs) // prepared.settings.batch_size) * int(prepared.how.steps or 1)

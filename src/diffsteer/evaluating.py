@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from diffsteer.evaluation.features import judge_labels
 from diffsteer.evaluation.report import Scores, score, table, write_report
 from diffsteer.evaluation.search import best_factor
 from diffsteer.order import canvas_of, how_of, load_guide, read_words
+from diffsteer.progress import steps_bar
 from diffsteer.sampling.draw import Drawn, How, Job, draw
 from diffsteer.sampling.folder import load_model
 from diffsteer.steering.classifiers import asked_ids
@@ -103,12 +105,12 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     return evaluation
 
 
-def make_judge(data: str, settings: JudgeSettings, out: Path, say: Say = lambda line: None) -> Judge:
+def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
     """Trains a judge on labelled pictures and writes its folder. Raises Mistake."""
     device = find_device(settings.device)
     options = settings.model_dump(include={"size", "image_column", "label_column", "split", "background", "skip_broken"})
     pictures = load_pictures(data, need_labels=True, **options)
-    judge = train_judge(
+    judge = _trained(
         pictures,
         architecture=settings.architecture,
         seed=settings.seed,
@@ -118,6 +120,19 @@ def make_judge(data: str, settings: JudgeSettings, out: Path, say: Say = lambda 
     )
     save_judge(out, judge)
     return judge
+
+
+def _trained(data: Pictures, **options: Any) -> Judge:
+    """A judge, its training shown as a bar."""
+    with ExitStack() as stack:
+        bars: list[Callable[[int], None]] = []
+
+        def watch(step: int, steps: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(steps_bar(steps, "judge")))
+            bars[0](step)
+
+        return train_judge(data, watch=watch, **options)
 
 
 @dataclass(frozen=True)
@@ -134,7 +149,8 @@ class _Studio:
 
     def row(self, name: str, steers: Sequence[Steer], factor: float, count: int, asked: _Asked) -> tuple[Row, torch.Tensor]:
         jobs = self.jobs(count, 0)
-        drawn, cost = measured(lambda: self.draw(jobs, steers), self.device)
+        with steps_bar(-(-count // self.batch) * int(self.how.steps or 1), name) as watch:
+            drawn, cost = measured(lambda: self.draw(jobs, steers, watch), self.device)
         scores = score(drawn.pictures, asked(jobs), self.real, self.judge)
         return Row(name, scores, cost, factor), drawn.pictures
 
@@ -155,8 +171,8 @@ class _Studio:
         kinds = len(self.denoiser.spec.label_names)
         return [Job(seed % kinds if self.denoiser.spec.labelled else None, seed) for seed in range(first, first + count)]
 
-    def draw(self, jobs: Sequence[Job], steers: Sequence[Steer]) -> Drawn:
-        return draw(self.denoiser, jobs, self.how, steers=steers, guide=self.guide, device=self.device, batch=self.batch)
+    def draw(self, jobs: Sequence[Job], steers: Sequence[Steer], watch: Callable[[int], None] | None = None) -> Drawn:
+        return draw(self.denoiser, jobs, self.how, steers=steers, guide=self.guide, device=self.device, batch=self.batch, watch=watch)
 
 
 _Asked = Callable[[Sequence[Job]], "torch.Tensor | None"]
@@ -208,7 +224,7 @@ def _judge(
         if judge.spec.data_fingerprint == real.fingerprint and judge.spec.architecture == architecture:
             return judge.to(device)
     say(f"judge    training a judge on {real.source} ({architecture}); --judge FOLDER takes one made by diffsteer judge")
-    judge = train_judge(real, architecture=architecture, seed=1, device=device)
+    judge = _trained(real, architecture=architecture, seed=1, device=device)
     if kept is not None:
         save_judge(kept, judge)
     return judge

@@ -1,22 +1,21 @@
 """The figures of a run: what it was shown, what it learnt, how it draws. One function a figure and one line in the table at the end.
 
-Pictures are drawn by `pixels`; curves by matplotlib, which lives here only.
+Curves are drawn in `curves.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from diffsteer import curves
 from diffsteer.data import pixels
 from diffsteer.data.batch import Pictures
-from diffsteer.data.whole import whole_file
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.process import Process
 from diffsteer.diffusion.seeds import generator_for
@@ -131,6 +130,11 @@ def by_label(scene: Scene) -> Image.Image:
     return pixels.grid(drawn.pictures, columns=EIGHT, row_labels=names, invert=scene.invert)
 
 
+def guidance_scaling(scene: Scene) -> Image.Image:
+    """The lesson's "Possible guidance scaling schedules", on this model's process."""
+    return curves.scaling_schedules(scene.denoiser.spec.process)
+
+
 def film_sheet(x_t: Tensor, x0: Tensor, steps: Sequence[int] | range, *, losses: Tensor | None = None, invert: bool = False) -> Image.Image:
     """x_t beside x0, uint8 [steps, N, C, H, W], at the chosen steps, a row a step; under steering, each x0's loss [steps, N] beneath it."""
 
@@ -165,50 +169,6 @@ def chosen_steps(steps: int) -> list[int]:
     return list(range(steps)) if steps <= 6 else sorted({0, steps // 4, steps // 2, 3 * steps // 4, steps - 1})
 
 
-def write_loss_curve(rows: Sequence[dict[str, Any]], path: Path, ceiling: float | None = None) -> None:
-    """The loss of each step with its running mean, and the running mean by noise level; `ceiling` is the seed's limit of the axis."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    steps = [row["step"] for row in rows]
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    whole, levels = figure.subplots(1, 2)
-    losses = [row["loss"] for row in rows]
-    whole.plot(steps, losses, linewidth=0.6, alpha=0.45, color="tab:blue", label="each step")
-    whole.plot(steps, _running_mean(losses), linewidth=1.6, color="tab:blue", label="running mean")
-    quarters = list(zip(*[row["loss_by_noise"] for row in rows], strict=True))
-    for index, values in enumerate(quarters):
-        levels.plot(steps, _running_mean(values), linewidth=1.4, label=f"t in {index}/4 to {index + 1}/4")
-    levels.set_yscale("log")
-    for axes, title in ((whole, "Loss"), (levels, "Loss by noise level (0 clean, 1 noise)")):
-        axes.set_title(title)
-        axes.set_xlabel("optimizer step")
-        axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=8)
-    top = ceiling or _ceiling(losses)
-    whole.set_ylim(0, top)
-    with whole_file(path) as part:
-        figure.savefig(part, dpi=110, metadata={"Software": None})
-
-
-def _ceiling(losses: Sequence[float]) -> float:
-    """Room for all but the highest tenth of a per cent of the losses after the first steps, which would flatten the curve."""
-    tail = sorted(losses[len(losses) // 20 :])
-    return tail[min(len(tail) - 1, int(len(tail) * 0.999))] * 1.15 if tail else 1.0
-
-
-def _running_mean(values: Sequence[float | None]) -> list[float]:
-    """Exponential running mean over about 2 % of the run; None is a step without pictures at that level."""
-    share = 1 / max(1, len(values) // 50)
-    mean, out = float("nan"), []
-    for value in values:
-        if value is not None:
-            mean = value if mean != mean else mean + share * (value - mean)
-        out.append(mean)
-    return out
-
-
 def _corrupted(scene: Scene, pictures: Tensor) -> tuple[Tensor, Tensor]:
     """The pictures under noise that grows evenly in t from the first to the last; x_t and t."""
     process = scene.denoiser.spec.process
@@ -231,4 +191,5 @@ FIGURES: dict[str, Callable[[Scene], Image.Image]] = {
     "grid-64": grid_64,
     "x-and-x0": x_and_x0,
     "by-label": by_label,
+    "guidance-scaling": guidance_scaling,
 }

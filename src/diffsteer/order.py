@@ -59,8 +59,9 @@ class Ready:
         return self.denoiser.spec
 
     @property
-    def canvas(self) -> Canvas:
-        return canvas_of(self.spec, self.device)
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user about the model and the networks of its steers."""
+        return (*self.denoiser.notes, *(note for steer in self.steers for note in getattr(steer.loss, "notes", ())))
 
 
 def ready(order: Order) -> Ready:

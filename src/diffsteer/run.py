@@ -23,7 +23,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 from tqdm import tqdm
 
-from diffsteer import figures, previews
+from diffsteer import curves, figures, previews
 from diffsteer.config import TrainSettings
 from diffsteer.data import pixels
 from diffsteer.data.batch import Pictures
@@ -298,7 +298,7 @@ class _Story:
     def _finish(self, resolved: Resolved) -> None:
         self._save_model()
         rows = self.folder.metrics()
-        figures.write_loss_curve(rows, self.folder.figures / "loss.png", self.settings.loss_ceiling)
+        curves.write_loss_curve(rows, self.folder.figures / "loss.png", self.settings.loss_ceiling)
         network = (self.training.ema or self.training.network).eval()
         device = str(self.accelerator.device)
         scene = figures.Scene(self.data, Denoiser(network, self.spec, networks.size_multiple(network)), rows, self.settings.seed, device)

@@ -104,7 +104,7 @@ class Drawn:
     """pictures uint8 [N, C, H, W] in the jobs' order; x_t and x0 uint8 [steps + 1, N, C, H, W] when the film was asked for.
 
     losses: of each steer by name, [steps + 1, N]: of the x0 that each step found before it was moved, and last of the picture. NaN where
-    the steer did not act.
+    the steer did not act. notes: sentences for the user about the drawing.
     """
 
     pictures: Tensor
@@ -112,6 +112,7 @@ class Drawn:
     x_t: Tensor | None = None
     x0: Tensor | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def jobs_for(
@@ -202,7 +203,14 @@ class _Walk:
                 watch(state.step)
         losses = self._trace(told, state.x0)
         pictures = to_uint8(state.x0).cpu()
-        return Drawn(pictures, self.jobs, torch.stack(noisy) if film else None, torch.stack(clean) if film else None, losses)
+        film_x_t, film_x0 = (torch.stack(noisy), torch.stack(clean)) if film else (None, None)
+        return Drawn(pictures, self.jobs, film_x_t, film_x0, losses, self._notes())
+
+    def _notes(self) -> tuple[str, ...]:
+        at_once = self.steered.pictures_at_once if self.steered else None
+        if at_once is None or at_once >= len(self.jobs):
+            return ()
+        return (f"The gradient of {len(self.jobs)} pictures would not fit into half the free memory: it was taken {at_once} at a time.",)
 
     def steer(self, denoiser: DenoiserLike, times: Tensor, clip: bool) -> SteeredDenoiser:
         """Puts the steers between the solver and the denoiser."""
@@ -229,6 +237,7 @@ def _joined(parts: Sequence[Drawn]) -> Drawn:
         None if parts[0].x_t is None else torch.cat([part.x_t for part in parts if part.x_t is not None], 1),
         None if parts[0].x0 is None else torch.cat([part.x0 for part in parts if part.x0 is not None], 1),
         {name: torch.cat([part.losses[name] for part in parts], 1) for name in parts[0].losses},
+        tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
 

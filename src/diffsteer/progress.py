@@ -1,0 +1,20 @@
+"""The progress bar of drawings: steps done, their rate and the time left; nothing where stderr is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+@contextmanager
+def steps_bar(total: int, what: str = "") -> Iterator[Callable[[int], None]]:
+    """Yields what is told of each step of a drawing; a solver's first item is the start, before any step."""
+    with tqdm(total=total, desc=what or None, disable=not sys.stderr.isatty(), unit="step", dynamic_ncols=True, leave=False) as bar:
+
+        def watch(step: int) -> None:
+            bar.update(1 if step else 0)
+
+        yield watch
