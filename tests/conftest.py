@@ -1,4 +1,4 @@
-"""What tests of several parts share: small models of the built-in digits, made once."""
+"""What tests of several parts share: the command line, and small models of the built-in digits, made once."""
 
 from __future__ import annotations
 
@@ -13,11 +13,30 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 if TYPE_CHECKING:
+    from commandline import Diffsteer
     from diffsteer.diffusion.judge import Judge
 
 TINY = ("--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data")
 
 SmallModel = Callable[..., Path]
+
+
+@pytest.fixture
+def diffsteer(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Diffsteer:
+    """Runs a command line in an empty folder of its own."""
+    from commandline import Ended
+    from diffsteer.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def ran(*words: object) -> Ended:
+        capsys.readouterr()
+        code = run([str(word) for word in words])
+        said = capsys.readouterr()
+        return Ended(code, said.out, said.err)
+
+    return ran
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageSequence
-from PIL.PngImagePlugin import PngInfo
+from PIL import Image
 
-from diffsteer.cli import COMMANDS, run
+from commandline import Diffsteer, frames_of, pixels_of, recipe_of, tree, with_text
+from diffsteer.cli import COMMANDS
 from diffsteer.config import DataSettings, TrainSettings, choices
 from diffsteer.data.pixels import to_signed
 from diffsteer.diffusion.seeds import PictureNoise
@@ -28,65 +27,12 @@ from diffsteer.sampling.solvers import SOLVERS, SPACINGS
 
 TINY = ["--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data"]
 CLOTHES = ("3", "ankle-boot", "0-2", "T-shirt/top", *"efghij")
-Diffsteer = Callable[..., "Ended"]
-
-
-class Ended:
-    """How a command line ended: its exit code, and what it said."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def last(self) -> str:
-        return self.out.splitlines()[-1]
-
-    def json(self) -> dict[str, Any]:
-        """The one object on stdout."""
-        assert self.code == 0 and self.err == "" and self.out.count("\n") == 1, (self.out, self.err)
-        return dict(json.loads(self.out))
-
-    def mistake(self) -> str:
-        """The sentences on stderr of a command that exits 2."""
-        assert self.code == 2 and self.err.startswith("diffsteer: ") and self.err.count("\n") == 1, (self.code, self.err)
-        assert "Traceback" not in self.err and len(self.err) < 700
-        return self.err
-
-
-@pytest.fixture
-def diffsteer(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Diffsteer:
-    """Runs a command line in an empty folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def ran(*words: object) -> Ended:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        said = capsys.readouterr()
-        return Ended(code, said.out, said.err)
-
-    return ran
 
 
 def outside(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user calls it."""
     command = [sys.executable, "-m", "diffsteer.cli", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, hidden things too."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
-
-
-def pixels_of(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
-
-
-def frames_of(path: Path) -> list[np.ndarray]:
-    with Image.open(path) as film:
-        return [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(film)]
 
 
 # ---- help ------------------------------------------------------------------------------------------------------------
@@ -567,11 +513,6 @@ def test_another_solver_comes_with_its_own_steps(diffsteer: Diffsteer, small_mod
 # ---- sample: pictures that know how they were made -------------------------------------------------------------------
 
 
-def recipe_of(path: Path) -> dict[str, Any]:
-    with Image.open(path) as image:
-        return dict(json.loads(image.text["diffsteer"]))
-
-
 def test_each_png_holds_its_recipe(diffsteer: Diffsteer, tmp_path: Path, trained: Path) -> None:
     flags = ["--solver", "ddpm", "--steps", 3, "--guidance-scale", 2, "--precision", "bf16"]
     diffsteer("sample", trained, "--labels", "3,5", "--seeds", "9", *flags, "--out", "x.png")
@@ -614,13 +555,6 @@ def test_a_model_beside_from_takes_the_place_of_the_recipes(diffsteer: Diffsteer
     assert "shows the label '3', which the model" in diffsteer("sample", shop, "--from", "x.png", "--out", "z.png").mistake()
     plain = small_model(conditioning="none")
     assert "shows the label '3'" in diffsteer("sample", plain, "--from", "x.png", "--out", "z.png").mistake()
-
-
-def with_text(path: Path, text: str) -> Path:
-    info = PngInfo()
-    info.add_text("diffsteer", text)
-    Image.new("L", (8, 8)).save(path, pnginfo=info)
-    return path
 
 
 def test_pictures_without_a_good_recipe_end_in_a_sentence(diffsteer: Diffsteer, tmp_path: Path, trained: Path) -> None:

@@ -129,6 +129,8 @@ def outlook(order: Order) -> Outlook:
 def _swept(prepared: Ready, path: Path, through: sweep.Sweep) -> Written:
     if path.suffix.lower() != ".png":
         raise Mistake(f"--sweep makes one sheet, a PNG: give --out x.png, not {path}.")
+    if prepared.settings.film:
+        raise Mistake("--sweep makes one sheet of finished pictures; leave --film out beside it.")
     each = sweep.variants(prepared, through)
     with steps_bar(sum(map(_evaluations, each))) as watch:
         drawn = [_draw(one, watch) for one in each]

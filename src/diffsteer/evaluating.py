@@ -16,7 +16,7 @@ from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import Denoiser
-from diffsteer.diffusion.judge import Judge, is_judge, load_judge, save_judge
+from diffsteer.diffusion.judge import Judge, check_place, is_judge, load_judge, save_judge
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.cost import Cost, measured
 from diffsteer.evaluation.features import judge_labels
@@ -33,7 +33,7 @@ from diffsteer.steering.words import Words
 from diffsteer.training.classifier import train_judge
 
 UNSTEERED = "unsteered"
-SHOWN = 64  # pictures of a row's grid
+SHOWN, LONGEST_TITLE = 64, 48  # pictures of a row's grid, and letters over it
 TRIED = 64  # pictures of one trial of a search
 TRIED_FROM = 1_000_000  # its seeds are not those that are scored
 Say = Callable[[str], None]
@@ -81,6 +81,8 @@ class Evaluation:
 
 def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None = None, say: Say = lambda line: None) -> Evaluation:
     """Draws, scores, and writes scores.json, scores.md and a grid a row into `out`. Raises Mistake."""
+    if out is not None and out.is_file():
+        raise Mistake(f"{out} is a file; give --out a folder.")
     device = find_device(settings.device)
     denoiser = load_model(model, settings.precision, device)
     how = how_of(settings).resolved(denoiser.spec)
@@ -88,6 +90,8 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     ways = _ways(settings, denoiser, device)
     judge = _judge(settings, real, ways, out, device, say)
     asked = _asked(settings, denoiser, judge, ways)
+    if settings.search and asked([Job(None, 0)]) is None:
+        raise Mistake("--search goes by what the judge reads, so say what the steers ask for: --asked LABEL.")
     guide = None if settings.autoguidance is None else load_guide(settings.autoguidance[0], denoiser, device)
     studio = _Studio(denoiser, how, guide, judge, real, settings.batch_size, device)
     rows = []
@@ -98,7 +102,8 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
         say(f"scored   {name}: {row.cost.seconds:.0f} s")
         rows.append(row)
         if out is not None:
-            pixels.write_png(pixels.grid(pictures[:SHOWN], columns=8, title=name), out / f"{len(rows) - 1:02d}.png")
+            title = name if len(name) <= LONGEST_TITLE else f"{name[:LONGEST_TITLE]}…"
+            pixels.write_png(pixels.grid(pictures[:SHOWN], columns=8, title=title), out / f"{len(rows) - 1:02d}.png")
     evaluation = Evaluation(model, tuple(rows), how, out)
     if out is not None:
         write_report(out, evaluation.to_dict(), "\n".join(evaluation.lines()), rows[0].scores if len(rows) == 1 else None)
@@ -107,6 +112,7 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
 
 def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
     """Trains a judge on labelled pictures and writes its folder. Raises Mistake."""
+    check_place(out)
     device = find_device(settings.device)
     options = settings.model_dump(include={"size", "image_column", "label_column", "split", "background", "skip_broken"})
     pictures = load_pictures(data, need_labels=True, **options)
@@ -155,11 +161,10 @@ class _Studio:
         return Row(name, scores, cost, factor), drawn.pictures
 
     def search(self, steers: Sequence[Steer], asked: _Asked) -> float:
-        """The factor of the strengths at which the judge finds what was asked most often, in log-likelihood. Mistake if nothing was."""
+        """The factor of the strengths at which the judge finds what was asked most likely, in the mean of its logarithm."""
         jobs = self.jobs(TRIED, TRIED_FROM)
         ids = asked(jobs)
-        if ids is None:
-            raise Mistake("--search goes by what the judge reads, so say what the steers ask for: --asked LABEL.")
+        assert ids is not None
 
         def merit(factor: float) -> float:
             _, shares = judge_labels(self.judge, self.draw(jobs, _times(steers, factor)).pictures)
@@ -211,14 +216,14 @@ def _judge(
 ) -> Judge:
     """The judge that scores: never one that steers."""
     steering = [Path(str(word.value)).expanduser() for _, words in ways for word in words if word.name == "classifier"]
-    steering = [folder for folder in steering if is_judge(folder)]
+    steering = [folder.resolve() for folder in steering if is_judge(folder)]
     if settings.judge is not None:
-        if Path(settings.judge).expanduser().resolve() in [folder.resolve() for folder in steering]:
+        if Path(settings.judge).expanduser().resolve() in steering:
             raise Mistake(f"--judge {settings.judge} steers, so it may not judge; leave --judge out and another is trained.")
         return load_judge(Path(settings.judge).expanduser()).to(device)
     used = {load_judge(folder).spec.architecture for folder in steering}
     architecture = "patches" if "plain" in used else "plain"
-    kept = None if out is None else out / "judge"
+    kept = None if out is None or (out / "judge").resolve() in steering else out / "judge"
     if kept is not None and is_judge(kept):
         judge = load_judge(kept)
         if judge.spec.data_fingerprint == real.fingerprint and judge.spec.architecture == architecture:

@@ -15,7 +15,7 @@ from diffsteer.data.memory import MemoryPictures
 from diffsteer.diffusion.judge import Judge, JudgeSpec
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.features import judge_features, judge_labels
-from diffsteer.evaluation.report import Scores, score, table
+from diffsteer.evaluation.report import Scores, score, table, write_report
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,7 @@ def test_the_lines_tell_every_number_with_its_error_and_floor(scores: Scores) ->
 
 
 def test_the_files_hold_the_scores(scores: Scores, tmp_path: Path) -> None:
-    write_scores(tmp_path / "out", scores)
+    write_report(tmp_path / "out", scores.to_dict(), "said of several ways", scores)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.json", "scores.md"]
     values = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert values["accuracy"]["value"] == scores.accuracy.value  # type: ignore[union-attr]
@@ -174,6 +174,13 @@ def test_the_files_hold_the_scores(scores: Scores, tmp_path: Path) -> None:
     counts = [int(cell) for cell in row.strip("|").split("|")[1:]]
     assert counts == list(scores.accuracy.confusion[5])  # type: ignore[union-attr]
     assert counts[4] > 5
+    assert "said of several ways" not in page
+
+
+def test_of_several_ways_the_page_is_their_table(tmp_path: Path) -> None:
+    write_report(tmp_path, {"rows": [1, 2]}, "| a | table |")
+    assert json.loads((tmp_path / "scores.json").read_text()) == {"rows": [1, 2]}
+    assert (tmp_path / "scores.md").read_text() == "# Scores\n\n| a | table |\n"
 
 
 def test_a_table_of_several_drawings(scores: Scores) -> None:

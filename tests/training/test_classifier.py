@@ -70,6 +70,13 @@ def test_a_judge_is_a_function_of_its_seed(digits: MemoryPictures, architecture:
     assert held_out_split(data, 0, 0.5)[0].tolist() != held_out_split(data, 1, 0.5)[0].tolist()
 
 
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_any_number_of_steps_may_be_taken(digits: MemoryPictures, steps: int) -> None:
+    done: list[tuple[int, int]] = []
+    judge = train_judge(few(digits, 70), epochs=steps, watch=lambda *at: done.append(at))  # 63 pictures to learn from are one batch
+    assert done[-1] == (steps, steps) and judge(digits.pixels[:2] / 255).isfinite().all()
+
+
 def test_the_second_architecture_judges_the_digits_too(digits: MemoryPictures) -> None:
     assert train_judge(digits, architecture="patches", epochs=8).spec.accuracy >= 0.9
 

@@ -23,7 +23,7 @@ def drop_labels(labels: Tensor, probability: float, null_id: int, draw: Tensor) 
     return torch.where(draw < probability, torch.full_like(labels, null_id), labels)
 
 
-def parse_labels(pieces: Sequence[str | int], names: Sequence[str]) -> list[int]:
+def parse_labels(pieces: Sequence[str | int], names: Sequence[str], whose: str = "This model") -> list[int]:
     """Label ids from what a user wrote: class names, numbers, ranges such as `0-9`, or `all`, in the order given.
 
     A piece that is a class name is that class, so `ankle-boot` is no range and `3` may be a name. Raises Mistake.
@@ -37,19 +37,19 @@ def parse_labels(pieces: Sequence[str | int], names: Sequence[str]) -> list[int]
         elif text == "all":
             ids.extend(range(len(names)))
         elif text.isdecimal():
-            ids.append(_existing(int(text), names))
+            ids.append(_existing(int(text), names, whose))
         elif span and int(span[1]) <= int(span[2]):
-            ids.extend(range(int(span[1]), _existing(int(span[2]), names) + 1))
+            ids.extend(range(int(span[1]), _existing(int(span[2]), names, whose) + 1))
         else:
             near = get_close_matches(text, names, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"its labels are {listing(names)}."
-            raise Mistake(f"This model has no label {text!r}; {hint}")
+            raise Mistake(f"{whose} has no label {text!r}; {hint}")
     return ids
 
 
-def _existing(label: int, names: Sequence[str]) -> int:
+def _existing(label: int, names: Sequence[str], whose: str) -> int:
     if label >= len(names):
-        raise Mistake(f"This model has no label {label}; its labels are 0 to {len(names) - 1}: {listing(names)}.")
+        raise Mistake(f"{whose} has no label {label}; its labels are 0 to {len(names) - 1}: {listing(names)}.")
     return label
 
 

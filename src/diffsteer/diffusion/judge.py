@@ -220,8 +220,7 @@ def save_judge(folder: Path, judge: Judge) -> None:
     Mistake when something else is there.
     """
     folder = Path(folder)
-    if folder.exists() and not is_judge(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise Mistake(f"{folder} holds something that is no judge; give another folder.")
+    check_place(folder)
     beside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     for left_over in (beside, old):
         shutil.rmtree(left_over, ignore_errors=True)
@@ -233,6 +232,12 @@ def save_judge(folder: Path, judge: Judge) -> None:
         folder.rename(old)
     beside.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def check_place(folder: Path) -> None:
+    """Mistake where `save_judge` would find something that is no judge: to be asked before one is trained."""
+    if folder.exists() and not is_judge(folder) and not (folder.is_dir() and not any(folder.iterdir())):
+        raise Mistake(f"{folder} holds something that is no judge; give another folder.")
 
 
 def is_judge(folder: Path) -> bool:

@@ -6,7 +6,8 @@ In: a denoiser and a list of (label id, seed). Out: uint8 pictures in that order
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -168,12 +169,11 @@ def draw(
     steers: losses that steer, together. guide: the worse model of autoguidance.
     """
     how = (how or How()).resolved(denoiser.spec)
-    if any(steer.checkpoint for steer in steers):
-        _forget_inner_values(denoiser.network)
     parts = []
-    for first in range(0, len(jobs), batch):
-        walk = _Walk(denoiser, jobs[first : first + batch], steers)
-        parts.append(walk.draw(how, guide, film, device, watch))
+    with _checkpointed(denoiser.network, any(steer.checkpoint for steer in steers)):
+        for first in range(0, len(jobs), batch):
+            walk = _Walk(denoiser, jobs[first : first + batch], steers)
+            parts.append(walk.draw(how, guide, film, device, watch))
     return _joined(parts)
 
 
@@ -241,8 +241,15 @@ def _joined(parts: Sequence[Drawn]) -> Drawn:
     )
 
 
-def _forget_inner_values(network: Any) -> None:
+@contextmanager
+def _checkpointed(network: Any, wanted: bool) -> Iterator[None]:
     """Gradient checkpointing (Chen et al. 2016) for the gradient of a steer. Mistake for a network that cannot."""
-    if not getattr(network, "_supports_gradient_checkpointing", False):
+    if wanted and not getattr(network, "_supports_gradient_checkpointing", False):
         raise Mistake(f"checkpoint=on: a {type(network).__name__} cannot find its inner values again; leave it out.")
-    network.enable_gradient_checkpointing()
+    if wanted:
+        network.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if wanted:
+            network.disable_gradient_checkpointing()

@@ -79,7 +79,7 @@ def asked_ids(names: Sequence[str], label: str, seeds: Sequence[int]) -> Tensor:
     """The class [B] that each of these pictures is asked for. Mistake for a label that is none, or several."""
     if label == EACH:
         return torch.tensor([seed % len(names) for seed in seeds])
-    found = parse_labels([label], tuple(names))
+    found = parse_labels([label], tuple(names), "The classifier")
     if len(found) != 1:
         raise Mistake(f"The label of classifier is one class, or {EACH}; {label!r} names {len(found)}.")
     return torch.full((len(seeds),), int(found[0]))

@@ -133,11 +133,6 @@ def make_steer(loss: Loss, name: str, strength: float, options: Mapping[str, Any
         raise Mistake(f"--steer {name}: {error}.") from None
 
 
-def default_strength(words: Words, canvas: Canvas) -> float:
-    """The strength of words that give none."""
-    return _entry(words).strength(canvas)
-
-
 def with_whole_paths(words: Words) -> Words:
     """The same words with the files they name as whole paths, so that they mean the same in another folder."""
     if words.code:

@@ -67,11 +67,6 @@ def from_mapping(mapping: Mapping[str, Any]) -> Words:
     return Words(str(name), None if value is None else _as_text(value), options, None if strength is None else float(strength))
 
 
-def scaled(words: Words, factor: float, default: float) -> Words:
-    """The same steer, `factor` times as strong; `default` is its strength where none was given."""
-    return replace(words, strength=factor * (default if words.strength is None else words.strength))
-
-
 def _without_strength(text: str) -> tuple[str, float | None]:
     """The text before its strength, and the strength if the text after the last colon reads as a number."""
     head, colon, tail = text.rpartition(":")

@@ -24,6 +24,7 @@ from diffsteer.errors import Mistake
 
 BATCH, LR, WEIGHT_DECAY, LABEL_SMOOTHING = 64, 3e-3, 0.05, 0.05
 WARM_UP = 0.2  # the share of the steps in which the learning rate rises
+LEAST_CYCLE = 6
 LEAST_STEPS, LEAST_EPOCHS = 1200, 4  # the default length is whichever is longer; 600 steps cost 900 pictures 3 points of accuracy
 TURN, ZOOM, SHIFT = 0.15, 0.1, 0.15  # at most: radians, the logarithm of a factor, halves of a side (2 pixels of 28)
 TIMED_STEPS = 5
@@ -128,8 +129,8 @@ def _learn(judge: Judge, data: Pictures, learnt: Tensor, batch: int, steps: int,
     """Trains `judge` in place."""
     judge.train()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
-    # total_steps is one more than is taken: torch's rule is undefined for a cycle of one step.
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=steps + 1, pct_start=WARM_UP)
+    # total_steps is one more than is taken: torch's rule is undefined for a cycle of one step, and for one of 1 / WARM_UP.
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=max(steps + 1, LEAST_CYCLE), pct_start=WARM_UP)
     for step, indices in zip(range(steps), _batches(learnt, batch, judge.spec.seed), strict=False):
         pixels, labels = _pictures(judge, data, indices)
         x0 = jittered(to_signed(pixels), judge.spec.seed, step)

@@ -1,0 +1,230 @@
+"""Judging from outside: `diffsteer judge` and `diffsteer evaluate`, what they say and leave behind."""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from commandline import Diffsteer, pixels_of, tree
+from diffsteer import evaluating
+from diffsteer.data.images import load_pictures
+from diffsteer.data.memory import MemoryPictures
+from diffsteer.diffusion.judge import Judge, is_judge, load_judge, save_judge
+from diffsteer.sampling.draw import How, Job, draw
+from diffsteer.sampling.folder import load_model
+from diffsteer.training.classifier import train_judge
+
+FEW = ["--count", 20, "--steps", 3]
+
+
+class Judges(NamedTuple):
+    """Folders of two judges of the digits: a good one that scores, and another that steers."""
+
+    scores: Path
+    steers: Path
+
+
+@pytest.fixture(scope="session")
+def judges(tmp_path_factory: pytest.TempPathFactory, digits_judge: Judge) -> Judges:
+    folder = tmp_path_factory.mktemp("judges")
+    digits = load_pictures("digits")
+    assert isinstance(digits, MemoryPictures) and digits.labels is not None
+    few = replace(digits, pixels=digits.pixels[:300], labels=digits.labels[:300])
+    save_judge(folder / "scores", digits_judge)
+    save_judge(folder / "steers", train_judge(few, architecture="patches", epochs=10))
+    return Judges(folder / "scores", folder / "steers")
+
+
+# ---- judge -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_judge_is_trained_and_says_how_good_it_is(diffsteer: Diffsteer, tmp_path: Path) -> None:
+    ended = diffsteer("judge", "digits", "--budget", "2s", "--out", "j")
+    assert (ended.code, ended.err) == (0, "")
+    spec = load_judge(tmp_path / "j").spec
+    assert spec.data_source == "digits" and spec.held_out == 180 and spec.accuracy > 0.3
+    assert ended.out.splitlines() == [
+        f"done     a judge of 10 classes (plain), right on {spec.accuracy:.1%} of 180 held out",
+        "next: diffsteer sample MODEL --steer classifier=j,label=0 --out steered.png",
+    ]
+    said = diffsteer("judge", "digits", "--budget", "0.1s", "--architecture", "patches", "--noise-aware", "--out", "j", "--json").json()
+    assert said["out"] == "j" and said["noise_aware"] is True and load_judge(tmp_path / "j").spec.architecture == "patches"
+
+
+def test_judges_that_cannot_be(diffsteer: Diffsteer, tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    for name in "abcd":
+        Image.new("L", (16, 16)).save(tmp_path / "flat" / f"{name}.png")
+    before = tree(tmp_path)
+    assert "has no labels" in diffsteer("judge", "flat", "--out", "j").mistake()
+    assert "There is no data 'nowhere' here" in diffsteer("judge", "nowhere", "--out", "j").mistake()
+    assert "--architecture should be 'plain' or 'patches'" in diffsteer("judge", "digits", "--architecture", "deep", "--out", "j").mistake()
+    assert "--out" in diffsteer("judge", "digits").mistake()
+    assert "flat holds something that is no judge" in diffsteer("judge", "digits", "--budget", "0.1s", "--out", "flat").mistake()
+    assert tree(tmp_path) == before
+
+
+# ---- evaluate: the model alone ---------------------------------------------------------------------------------------
+
+
+def test_a_model_is_scored_by_the_labels_it_was_asked_for(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
+    ended = diffsteer("evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--out", "scores")
+    assert (ended.code, ended.err) == (0, "") and ended.last == f"next: diffsteer sample {trained} --out pictures.png"
+    assert sorted(tree(tmp_path)) == ["scores", "scores/00.png", "scores/scores.json", "scores/scores.md"]
+    values = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    (row,) = values["rows"]
+    assert (values["model"], values["steps"], row["name"], row["count"], row["strength"]) == (str(trained), 3, "unsteered", 20, 1.0)
+    assert row["seconds"] > 0 and row["frechet"]["value"] > row["frechet"]["floor"] > 0 and row["frechet"]["count"] == 20
+
+    model, judge = load_model(str(trained)), load_judge(judges.scores)
+    drawn = draw(model, [Job(seed % 10, seed) for seed in range(20)], How(steps=3)).pictures
+    right = (judge(drawn.float() / 255).argmax(1) == torch.arange(20) % 10).double().mean()
+    assert row["accuracy"]["value"] == right and row["accuracy"]["count"] == 20
+    assert f"Labels right: {right:.1%}" in ended.out and "## Asked (down) and found (across)" in (tmp_path / "scores/scores.md").read_text()
+    assert diffsteer("evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--json").json()["rows"][0]["frechet"] == row["frechet"]
+    assert sorted(tree(tmp_path))[0] == "scores", "without --out nothing is written"
+
+
+def test_without_labels_nothing_is_asked_unless_it_is_said(diffsteer: Diffsteer, small_model: Any, judges: Judges) -> None:
+    words = ["evaluate", small_model(conditioning="none"), "digits", *FEW, "--judge", judges.scores, "--json"]
+    assert diffsteer(*words).json()["rows"][0]["accuracy"] is None
+    asked = {label: diffsteer(*words, "--asked", label).json()["rows"][0]["accuracy"] for label in ("3", "each")}
+    assert [each["label"] for each in asked["3"]["classes"]] == ["3"] and asked["3"]["count"] == 20
+    assert [(each["label"], each["count"]) for each in asked["each"]["classes"]] == [(str(label), 2) for label in range(10)]
+
+
+# ---- evaluate: what a steer gained -----------------------------------------------------------------------------------
+
+
+def test_a_steer_stands_beside_the_unsteered_model(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
+    steer = f"classifier={judges.steers},label=3:4"
+    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores]
+    ended = diffsteer(*words, "--steer", steer, "--versus", "smoothness", "--versus", "symmetry:0", "--out", "s")
+    assert (ended.code, ended.err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["00.png", "01.png", "02.png", "03.png", "scores.json", "scores.md"]
+    values = json.loads((tmp_path / "s" / "scores.json").read_text())
+    rows = values["rows"]
+    assert [row["name"] for row in rows] == ["unsteered", steer, "smoothness", "symmetry:0"]
+    assert all([each["label"] for each in row["accuracy"]["classes"]] == ["3"] for row in rows), "all are asked for what the steer asks"
+    assert rows[1]["accuracy"]["value"] > rows[0]["accuracy"]["value"]
+    assert rows[3]["frechet"] == rows[0]["frechet"] != rows[2]["frechet"], "the same seeds in every row"
+    lines = [line for line in ended.out.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 4 and lines[0].count("|") == 9 and lines[3].startswith(f"| {steer} | {rows[1]['accuracy']['value']:.1%} ± ")
+    assert "\n".join(lines) in (tmp_path / "s" / "scores.md").read_text()
+    first, last = (pixels_of(tmp_path / "s" / f"0{number}.png") for number in (0, 1))
+    assert min(first.shape[:2]) > 3 * 48 and not np.array_equal(first, last), "20 pictures, eight in a row, each pixel six wide"
+
+
+def test_each_row_may_hold_several_steers(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
+    (tmp_path / "two.yaml").write_text("- symmetry: left-right\n- brightness: 0.4\n")
+    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--json"]
+    rows = diffsteer(*words, "--steer", "symmetry=left-right", "--steer", "brightness=0.4", "--versus", "two.yaml").json()["rows"]
+    assert [row["name"] for row in rows] == ["unsteered", "symmetry=left-right + brightness=0.4", "two.yaml"]
+    assert rows[1]["frechet"] == rows[2]["frechet"] != rows[0]["frechet"]
+    assert rows[1]["accuracy"]["value"] == rows[2]["accuracy"]["value"], "no steer asks for a class: the model's labels count"
+
+
+def test_a_search_finds_the_factor_before_it_scores(
+    diffsteer: Diffsteer, trained: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "TRIED", 16)
+    tried: list[int] = []
+
+    def watched(model: Any, jobs: list[Job], how: How, **options: Any) -> Any:
+        tried.append(jobs[0].seed)
+        return draw(model, jobs, how, **options)
+
+    monkeypatch.setattr(evaluating, "draw", watched)
+    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--steer", f"classifier={judges.steers},label=3:0.25"]
+    ended = diffsteer(*words, "--search")
+    assert ended.code == 0
+    found = diffsteer(*words, "--search", "--json").json()["rows"]
+    assert found[0]["strength"] == 1 and found[1]["strength"] > 1, "a weak steer grows"
+    assert f"x{found[1]['strength']:g}" in ended.out
+    assert tried[0] == 0 and tried.count(0) == 4 and min(set(tried) - {0}) == 1_000_000, "other seeds than those that are scored"
+    strong = f"classifier={judges.steers},label=3:{0.25 * found[1]['strength']}"
+    again = diffsteer(*words[:-1], strong, "--json").json()["rows"]
+    assert again[1]["frechet"] == found[1]["frechet"] and again[1]["accuracy"] == found[1]["accuracy"]
+
+
+# ---- evaluate: who judges --------------------------------------------------------------------------------------------
+
+
+def test_a_judge_that_steers_may_not_judge(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
+    (tmp_path / "link").symlink_to(judges.scores)
+    steer = ["--steer", f"classifier={judges.scores},label=3"]
+    for judge in (judges.scores, "link"):
+        said = diffsteer("evaluate", trained, "digits", *FEW, *steer, "--judge", judge, "--out", "s").mistake()
+        assert f"--judge {judge} steers, so it may not judge; leave --judge out and another is trained." in said
+    versus = ["--versus", f"classifier={judges.scores},label=3"]
+    assert "steers, so it may not judge" in diffsteer("evaluate", trained, "digits", *FEW, *versus, "--judge", judges.scores).mistake()
+    assert sorted(tree(tmp_path)) == ["link"]
+
+
+def test_without_a_judge_one_of_another_architecture_is_trained_and_kept(
+    diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluating, "train_judge", functools.partial(train_judge, epochs=1))
+    words = ["evaluate", trained, "digits", *FEW, "--out", "s"]
+    first = diffsteer(*words, "--steer", f"classifier={judges.scores},label=3")
+    assert "training a judge on digits (patches)" in first.out
+    assert is_judge(tmp_path / "s" / "judge") and load_judge(tmp_path / "s" / "judge").spec.architecture == "patches"
+    again = diffsteer(*words, "--steer", f"classifier={judges.scores},label=3")
+    assert again.code == 0 and "training" not in again.out
+    other = diffsteer(*words, "--steer", f"classifier={judges.steers},label=3")
+    assert "training a judge on digits (plain)" in other.out and load_judge(tmp_path / "s" / "judge").spec.architecture == "plain"
+
+
+# ---- evaluate: what cannot be ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--count", "1"], "--count should be at least 2; '1' was given."),
+        (["--judge", "nowhere"], "nowhere is no judge: there is no such folder."),
+        (["--asked", "eleven"], "no label 'eleven'"),
+        (["--asked", "1-3"], "'1-3' names 3"),
+        (["--steer", "colour=red"], "There is no loss 'colour' to steer by."),
+        (["--versus", "brightness=2"], "brightness goes from 0 (black) to 1 (white); 2 was given."),
+        (
+            ["--steer", "classifier=STEERS,label=3", "--versus", "classifier=STEERS,label=each"],
+            "The steers ask for 3, each; say by",
+        ),
+        (["--solver", "eulr"], "There is no solver 'eulr'"),
+        (["--guidance-interval", "0.2-0.9"], "there is none: give --guidance-scale"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_evaluations_that_cannot_be(
+    diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges, flags: list[str], says: str
+) -> None:
+    given = [flag.replace("STEERS", str(judges.steers)) for flag in flags]
+    usual = {"--count": "20", "--steps": "2", "--judge": str(judges.scores)}
+    rest = [word for flag, value in usual.items() if flag not in given for word in (flag, value)]
+    assert says in diffsteer("evaluate", trained, "digits", *rest, *given, "--out", "s").mistake()
+    assert tree(tmp_path) == {}
+
+
+def test_data_and_models_that_do_not_go_together(
+    diffsteer: Diffsteer, tmp_path: Path, trained: Path, small_model: Any, judges: Judges
+) -> None:
+    colour = small_model(data="digits-color", conditioning="none")
+    said = diffsteer("evaluate", colour, "digits", *FEW, "--judge", judges.scores).mistake()
+    assert "digits is in grey, and the model draws in colour; give the data it was trained on." in said
+    assert "There is no data 'nowhere' here" in diffsteer("evaluate", trained, "nowhere", *FEW, "--judge", judges.scores).mistake()
+    assert "There is no model at nowhere" in diffsteer("evaluate", "nowhere", "digits", *FEW, "--judge", judges.scores).mistake()
+    others = small_model(names=tuple("abcdefghij"))
+    said = diffsteer("evaluate", others, "digits", *FEW, "--judge", judges.scores).mistake()
+    assert "The judge does not know the model's class a" in said
+    plain = small_model(conditioning="none")
+    said = diffsteer("evaluate", plain, "digits", *FEW, "--judge", judges.scores, "--steer", "symmetry", "--search").mistake()
+    assert "--search goes by what the judge reads, so say what the steers ask for: --asked LABEL." in said
