@@ -151,9 +151,12 @@ class SteeredDenoiser:
         losses: dict[str, Tensor] = {}
         bayes, course = x0.clone(), torch.zeros_like(x0)  # x0 after the moves of Bayes' rule; the course's moves of x_t, over alpha
 
+        groups = _grouped([steer for steer in acting if not _is_solved(steer) and not isinstance(steer.loss, NoisyLoss)])
+        once = not any(map(_is_solved, acting)) and sum(way != "shortcut" for (way, _, _), _ in groups) == 1
+
         def through_network(d: Tensor) -> Tensor:
-            """J^T d; the graph is kept until the last steer has used it."""
-            return torch.autograd.grad(answer, x, d, retain_graph=True)[0] if answer.requires_grad else torch.zeros_like(d)
+            """J^T d; a graph that will be used once is let go on the way back, which halves the peak."""
+            return torch.autograd.grad(answer, x, d, retain_graph=not once)[0] if answer.requires_grad else torch.zeros_like(d)
 
         for steer in filter(_is_solved, acting):
             covariance = self._covariance(steer, level, through_network)
@@ -163,8 +166,7 @@ class SteeredDenoiser:
         for steer in (steer for steer in acting if isinstance(steer.loss, NoisyLoss)):
             move, losses[steer.name] = _of_noisy(steer, x_t, level, moment)
             bayes -= _limited(move, steer.most)
-        rest = [steer for steer in acting if not _is_solved(steer) and not isinstance(steer.loss, NoisyLoss)]
-        for (way, scaling, _), group in _grouped(rest):
+        for (way, scaling, _), group in groups:
             loss, d, told = _loss_and_gradient(group, x0, moment, level.prior_covariance(self.variance))
             losses |= told
             if scaling == BAYES:

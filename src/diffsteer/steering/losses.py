@@ -104,8 +104,9 @@ LOSSES: dict[str, Entry] = {
 def build(words: Words, canvas: Canvas) -> Steer:
     """The steer that words ask for. Raises Mistake."""
     entry = _entry(words)
-    ours = {key: value for key, value in words.options.items() if key in ENGINE}
-    theirs = {key: value for key, value in words.options.items() if key not in ENGINE}
+    options = {key.replace("-", "_"): value for key, value in words.options.items()}  # noise-aware is noise_aware, as among flags
+    ours = {key: value for key, value in options.items() if key in ENGINE}
+    theirs = {key: value for key, value in options.items() if key not in ENGINE}
     if words.code and words.value is not None:
         raise Mistake(f"--steer {words.name} takes no value; {words.value!r} was given. Give the function's parameter a default instead.")
     value = words.name if words.code else entry.value if words.value is None else words.value
