@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -189,7 +190,9 @@ def test_tensorboard_gets_the_losses(tmp_path: Path) -> None:
 
 def start(out: Path, *flags: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "diffsteer.cli", "train", *FLAGS, "--out", str(out), *flags]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A suite that was itself started in the background has Ctrl-C switched off, and children inherit that.
+    heeding = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heeding)
 
 
 def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:

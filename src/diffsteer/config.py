@@ -289,6 +289,9 @@ class JudgeSettings(DataSettings):
         "plain", description="plain: convolutions; patches: an MLP-Mixer. Let one steer and the other judge."
     )
     noise_aware: bool = Field(False, description="Also learn noisy pictures, so that it can steer by the noisy picture itself.")
+    through: str | None = Field(
+        None, description="Learn from what this model makes of noisy pictures: the judge to steer that model by, at every noise level."
+    )
     budget: Seconds = Field(None, gt=0, description="Time for training: 30s, 2m; default: four epochs or 1,200 steps, whichever is longer.")
     seed: int = Field(0, ge=0, description="Decides first weights, order and which pictures are held out.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")

@@ -32,8 +32,8 @@ def demo(out: Path, say: Callable[[str], None], started: float) -> None:
     grid = sample_to(Order(run_folder, SampleSettings(overwrite=True)), str(out / "digits.png"))
     film = sample_to(Order(run_folder, SampleSettings(per_label=4, columns=8, film=True, overwrite=True)), str(out / "drawing.gif"))
 
-    say("\n4. diffsteer sample --steer symmetry --sweep strength=0,0.3,1,3: the same digits, ever more symmetric")
-    steered = SampleSettings(per_label=1, steer=("symmetry",), sweep="strength=0,0.3,1,3", overwrite=True)
+    say("\n4. diffsteer sample --labels 0,1,4,6,8 --per-label 1 --steer symmetry --sweep strength=0,0.3,1,3: ever more symmetric")
+    steered = SampleSettings(labels="0,1,4,6,8", per_label=1, steer=("symmetry",), sweep="strength=0,0.3,1,3", overwrite=True)
     swept = sample_to(Order(run_folder, steered), str(out / "symmetric.png"))
 
     say("\npictures to look at:")

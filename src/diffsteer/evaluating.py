@@ -114,14 +114,23 @@ def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
     """Trains a judge on labelled pictures and writes its folder. Raises Mistake."""
     check_place(out)
     device = find_device(settings.device)
+    if settings.through and settings.noise_aware:
+        raise Mistake("--noise-aware learns noisy pictures, --through what a model makes of them; give one of the two.")
+    through = None if settings.through is None else load_model(settings.through, "fp32", device)
     options = settings.model_dump(include={"size", "image_column", "label_column", "split", "background", "skip_broken"})
+    if through is not None:
+        options["size"] = (through.spec.height, through.spec.width)
     pictures = load_pictures(data, need_labels=True, **options)
+    if through is not None:
+        _same_channels(data, pictures, through)
     judge = _trained(
         pictures,
         architecture=settings.architecture,
         seed=settings.seed,
         seconds=settings.budget,
         noise_aware=settings.noise_aware,
+        through=through,
+        through_name=settings.through or "",
         device=device,
     )
     save_judge(out, judge)
@@ -203,12 +212,14 @@ def _real(data: str, settings: EvaluateSettings, denoiser: Denoiser) -> Pictures
     spec = denoiser.spec
     options = settings.model_dump(include={"image_column", "label_column", "split", "background", "skip_broken"})
     real = load_pictures(data, size=(spec.height, spec.width), **options)
-    if real.channels != spec.channels:
-        words = {1: "grey", 3: "colour"}
-        raise Mistake(
-            f"{data} is in {words[real.channels]}, and the model draws in {words[spec.channels]}; give the data it was trained on."
-        )
+    _same_channels(data, real, denoiser)
     return real
+
+
+def _same_channels(data: str, real: Pictures, denoiser: Denoiser) -> None:
+    words, drawn = {1: "grey", 3: "colour"}, denoiser.spec.channels
+    if real.channels != drawn:
+        raise Mistake(f"{data} is in {words[real.channels]}, and the model draws in {words[drawn]}; give the data it was trained on.")
 
 
 def _judge(

@@ -37,6 +37,7 @@ class JudgeSpec:
     data_mean, data_variance: of the training pictures' values in [-1, 1]; what it sees is brought to mean 0 and variance 1 by them.
     data_source, data_fingerprint: the data it was trained on, as the user named it and as `Pictures.fingerprint`.
     held_out, accuracy: on so many pictures kept from training, this share was told right (0 and 0.0 before training).
+    through: the model whose guesses of noisy pictures it learnt from, if it did.
     """
 
     architecture: str
@@ -52,6 +53,7 @@ class JudgeSpec:
     data_fingerprint: str = ""
     held_out: int = 0
     accuracy: float = 0.0
+    through: str = ""
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from diffsteer.data.batch import Pictures
 from diffsteer.data.pixels import to_signed
+from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import Judge, JudgeSpec
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.errors import Mistake
@@ -30,6 +31,7 @@ TURN, ZOOM, SHIFT = 0.15, 0.1, 0.15  # at most: radians, the logarithm of a fact
 TIMED_STEPS = 5
 
 Watch = Callable[[int, int], None]  # (steps done, steps in all)
+Guess = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def train_judge(
@@ -40,6 +42,8 @@ def train_judge(
     seconds: float | None = None,
     epochs: int | None = None,
     noise_aware: bool = False,
+    through: Denoiser | None = None,
+    through_name: str = "",
     device: torch.device | str = "cpu",
     held_out_share: float = 0.1,
     watch: Watch | None = None,
@@ -50,7 +54,13 @@ def train_judge(
     share of them that it tells right, clean ones also where it is `noise_aware`. Length: `epochs`, or `seconds` (which become steps by
     timing a few, so the judge then depends on the machine's speed), or four epochs and no fewer than 1,200 steps. Otherwise the judge is a
     function of (data, settings, seed) on one CPU with the same threads; torch's global generator is left as it was. `watch` is called
-    after each step. Mistake when the data has no labels, fewer than two classes, or too few pictures; ValueError for settings that
+    after each step.
+
+    through: a denoiser of pictures of this size, on the same device; the judge then learns what it makes of noisy pictures, x0(x_t) at
+    every noise level, instead of the pictures. A steer asks about just those, and a judge of clean pictures was never asked about a blur
+    of several
+    answers: p(y | x_t) = judge(x0(x_t)) is classifier guidance (Dhariwal & Nichol 2021) with the denoiser as the first half of the
+    classifier. Mistake when the data has no labels, fewer than two classes, or too few pictures; ValueError for settings that
     cannot be.
     """
     if seconds is not None and epochs is not None:
@@ -68,11 +78,13 @@ def train_judge(
         data_variance=data.variance,
         data_source=data.source,
         data_fingerprint=data.fingerprint,
+        through=through_name,
     )
     judge, data = _untrained(spec).to(device), data.to(device)
     batch = min(len(learnt), BATCH)
-    steps = _steps(judge, data, learnt, batch, seconds, epochs)
-    _learn(judge, data, learnt, batch, steps, watch)
+    guess = None if through is None else _guesses(through)
+    steps = _steps(judge, data, learnt, batch, seconds, epochs, guess)
+    _learn(judge, data, learnt, batch, steps, watch, guess)
     judge.requires_grad_(False).eval()
     judge.spec = replace(spec, held_out=len(held), accuracy=accuracy(judge, data, held))
     return judge
@@ -109,7 +121,7 @@ def _untrained(spec: JudgeSpec) -> Judge:
         return Judge(spec)
 
 
-def _steps(judge: Judge, data: Pictures, learnt: Tensor, batch: int, seconds: float | None, epochs: int | None) -> int:
+def _steps(judge: Judge, data: Pictures, learnt: Tensor, batch: int, seconds: float | None, epochs: int | None, guess: Guess | None) -> int:
     """How many steps to train for."""
     in_epoch = len(learnt) / batch
     if epochs is not None:
@@ -117,15 +129,15 @@ def _steps(judge: Judge, data: Pictures, learnt: Tensor, batch: int, seconds: fl
     if seconds is None:
         return max(LEAST_STEPS, math.ceil(LEAST_EPOCHS * in_epoch))
     trial = copy.deepcopy(judge)
-    _learn(trial, data, learnt, batch, 1, None)  # the first step of all is slower than the others
+    _learn(trial, data, learnt, batch, 1, None, guess)  # the first step of all is slower than the others
     started = time.perf_counter()
-    _learn(trial, data, learnt, batch, TIMED_STEPS, None)
+    _learn(trial, data, learnt, batch, TIMED_STEPS, None, guess)
     for parameter in trial.parameters():
         parameter.sum().item()  # waits for the device
     return max(1, round(seconds / (time.perf_counter() - started) * TIMED_STEPS))
 
 
-def _learn(judge: Judge, data: Pictures, learnt: Tensor, batch: int, steps: int, watch: Watch | None) -> None:
+def _learn(judge: Judge, data: Pictures, learnt: Tensor, batch: int, steps: int, watch: Watch | None, guess: Guess | None) -> None:
     """Trains `judge` in place."""
     judge.train()
     optimizer = torch.optim.AdamW(judge.parameters(), lr=LR, weight_decay=WEIGHT_DECAY)
@@ -134,7 +146,7 @@ def _learn(judge: Judge, data: Pictures, learnt: Tensor, batch: int, steps: int,
     for step, indices in zip(range(steps), _batches(learnt, batch, judge.spec.seed), strict=False):
         pixels, labels = _pictures(judge, data, indices)
         x0 = jittered(to_signed(pixels), judge.spec.seed, step)
-        F.cross_entropy(_asked(judge, x0, step), labels, label_smoothing=LABEL_SMOOTHING).backward()
+        F.cross_entropy(_asked(judge, x0, step, guess), labels, label_smoothing=LABEL_SMOOTHING).backward()
         optimizer.step()
         optimizer.zero_grad()
         cycle.step()
@@ -153,15 +165,34 @@ def _batches(learnt: Tensor, batch: int, seed: int) -> Iterator[Tensor]:
         left = left[batch:]
 
 
-def _asked(judge: Judge, x0: Tensor, step: int) -> Tensor:
-    """Logits [B, K] for pictures in [-1, 1]: clean, or for a noise-aware judge each at a noise level of its own."""
-    if not judge.spec.noise_aware:
+def _asked(judge: Judge, x0: Tensor, step: int, guess: Guess | None) -> Tensor:
+    """Logits [B, K] for pictures in [-1, 1]: clean, or at a noise level of their own, as they are (noise-aware) or guessed from it."""
+    if not judge.spec.noise_aware and guess is None:
         return judge((x0 + 1) / 2)
     generator = generator_for(judge.spec.seed, "judge noise", step, device=x0.device)
     # Evenly over the angle, as in a cosine schedule: every noise level from 0 to 1, and the clean end is not forgotten.
     angle = torch.rand(len(x0), generator=generator, device=x0.device) * (math.pi / 2)
     eps = torch.randn(x0.shape, generator=generator, device=x0.device)
+    if guess is not None:
+        return judge((guess(x0, eps, angle) + 1) / 2)
     return judge(angle.cos()[:, None, None, None] * x0 + angle.sin()[:, None, None, None] * eps, angle.sin())
+
+
+def _guesses(denoiser: Denoiser) -> Guess:
+    """(x0 [B, C, H, W] in [-1, 1], eps, angles [B] of sigma / alpha) -> what the denoiser takes x_t for, without labels."""
+    spec = denoiser.spec
+    if spec.labelled and not spec.null_class:
+        raise Mistake(
+            "A judge can learn through a model without labels, or one that was trained with label dropout; this one always needs a label."
+        )
+
+    @torch.no_grad()
+    def guess(x0: Tensor, eps: Tensor, angle: Tensor) -> Tensor:
+        t = spec.process.time_of(angle.double().tan().cpu()).clamp(0, spec.process.t_max).to(x0)
+        cond = torch.full((len(x0),), spec.null_id, device=x0.device) if spec.labelled else None
+        return denoiser(spec.process.add_noise(x0, eps, t), t, cond)
+
+    return guess
 
 
 def jittered(x0: Tensor, seed: int, step: int) -> Tensor:
