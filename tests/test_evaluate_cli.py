@@ -59,6 +59,16 @@ def test_a_judge_is_trained_and_says_how_good_it_is(diffsteer: Diffsteer, tmp_pa
     assert said["out"] == "j" and said["noise_aware"] is True and load_judge(tmp_path / "j").spec.architecture == "patches"
 
 
+def test_a_judge_learns_through_a_model_of_another_size(diffsteer: Diffsteer, small_model: Any) -> None:
+    model = small_model(size=(12, 12), conditioning="none")
+    said = diffsteer("judge", "digits", "--budget", "0.1s", "--through", model, "--out", "j", "--json").json()
+    assert said["through"] == str(model) and (said["height"], said["width"]) == (12, 12)
+    both = diffsteer("judge", "digits", "--through", model, "--noise-aware", "--out", "k").mistake()
+    assert "give one of the two" in both
+    grey = diffsteer("judge", "digits-color", "--through", model, "--out", "k").mistake()
+    assert "is in colour, and the model draws in grey" in grey
+
+
 def test_judges_that_cannot_be(diffsteer: Diffsteer, tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     for name in "abcd":

@@ -7,13 +7,18 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
 from diffsteer.data.images import load_pictures
 from diffsteer.data.memory import MemoryPictures
+from diffsteer.data.pixels import to_signed
+from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.judge import Judge
+from diffsteer.diffusion.process import Process
 from diffsteer.errors import Mistake
 from diffsteer.training import classifier
 from diffsteer.training.classifier import accuracy, held_out_split, jittered, train_judge
@@ -167,3 +172,45 @@ def test_mnist_is_learnt_to_99_of_100(architecture: str) -> None:
     test = load_pictures(str(SHARED / "mnist"), split="test")
     assert judge.spec.held_out == 6000 and judge.spec.accuracy >= 0.99
     assert accuracy(judge, test, torch.arange(test.count)) >= 0.99
+
+
+# ---- through a model -----------------------------------------------------------------------------------------------------
+
+
+def knows_the_mean(conditioning: str = "none", null_class: bool = False) -> Denoiser:
+    """A denoiser that answers half of what it sees, whatever the time and the label."""
+
+    class Half(torch.nn.Module):
+        def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> SimpleNamespace:
+            assert class_labels is None or (class_labels == 10).all()  # the class that means none
+            return SimpleNamespace(sample=x / 2)
+
+    names = () if conditioning == "none" else tuple(map(str, range(10)))
+    return Denoiser(Half(), ModelSpec(Process("flow"), "x0", 8, 8, 1, conditioning, names, null_class))
+
+
+def test_a_guess_is_of_the_picture_at_the_angle_of_its_noise() -> None:
+    x0, eps = torch.rand(5, 1, 8, 8) * 2 - 1, torch.randn(5, 1, 8, 8)
+    angle = torch.tensor([0.0, 0.3, 0.8, 1.2, math.pi / 2])
+    for denoiser in (knows_the_mean(), knows_the_mean("add", null_class=True)):
+        found = classifier._guesses(denoiser)(x0, eps, angle)
+        alpha = 1 / (1 + angle.tan())  # flow: sigma = 1 - alpha, so sigma / alpha is the tangent
+        x_t = alpha[:, None, None, None] * x0 + (1 - alpha)[:, None, None, None] * eps
+        torch.testing.assert_close(found, x_t / 2, atol=1e-5, rtol=1e-4)
+    with pytest.raises(Mistake, match="always needs a label"):
+        classifier._guesses(knows_the_mean("add"))
+
+
+def test_a_judge_learns_through_a_model(digits: MemoryPictures) -> None:
+    """What it learns from is half as bright and noisy: it reads those pictures better than a judge of the clean ones does."""
+    through = train_judge(digits, epochs=8, through=knows_the_mean(), through_name="runs/half")
+    assert through.spec.through == "runs/half" and through.spec.held_out > 0
+    plain = train_judge(digits, epochs=8)
+    held, _ = held_out_split(digits, 0, 0.1)
+    batch = digits.at(held.tolist())
+    assert batch.labels is not None
+    x0 = to_signed(batch.pixels)
+    eps = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+    guesses = classifier._guesses(knows_the_mean())(x0, eps, torch.full((len(x0),), 0.6))
+    right = [float((judge((guesses + 1) / 2).argmax(1) == batch.labels).float().mean()) for judge in (through, plain)]
+    assert right[0] > right[1] + 0.05, right
