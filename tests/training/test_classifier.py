@@ -111,7 +111,7 @@ def test_watch_counts_to_the_end_and_epochs_set_it(digits: MemoryPictures) -> No
 def test_the_default_length_is_1200_steps_or_four_epochs(digits: MemoryPictures) -> None:
     judge = classifier._untrained(train_judge(few(digits, 100), epochs=1).spec)
     for learnt, steps in ((500, 1200), (54_000, 3375)):
-        assert classifier._steps(judge, digits, torch.arange(learnt), 64, None, None) == steps
+        assert classifier._steps(judge, digits, torch.arange(learnt), 64, None, None, None) == steps
 
 
 def test_seconds_become_steps(digits: MemoryPictures) -> None:
