@@ -4,13 +4,15 @@
 
 Time: float32, the recipe's 28 x 28 network, batch 16, the ways taken in turn in one run, medians over rounds, ratios to the unsteered step.
 Memory: the architecture's configuration with random weights, batch 1, each way in a process of its own, as the system counts it: the peak
-above the loaded model, and the whole process's peak. Writes benchmarks/results/steering-cost.json and .md.
+above the loaded model, and the whole process's peak. glibc is told to give freed memory back at once (MALLOC_MMAP_THRESHOLD_), since by
+default it keeps what it likes, and that would be measured. Writes benchmarks/results/steering-cost.json and .md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -112,9 +114,9 @@ def main() -> None:
         return
     seconds = times(given.rounds)
     base = [statistics.median(seconds["unsteered"])] * given.rounds
-    kept = {}
+    kept, freeing = {}, {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}
     for name in WAYS:
-        told = subprocess.run([sys.executable, __file__, "--memory", name], capture_output=True, text=True, check=True).stdout
+        told = subprocess.run([sys.executable, __file__, "--memory", name], env=freeing, capture_output=True, text=True, check=True).stdout
         kept[name] = json.loads(told.splitlines()[-1])
     rows = []
     for name in WAYS:
