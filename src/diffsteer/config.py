@@ -23,6 +23,14 @@ def parse_duration(value: Any) -> float | None:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def duration(seconds: float) -> str:
+    """The word that `parse_duration` reads as so many seconds: 90s, 20m, 2h."""
+    for unit, size in (("h", 3600), ("m", 60)):
+        if seconds % size == 0:
+            return f"{seconds / size:.10g}{unit}"
+    return f"{seconds:.10g}s"
+
+
 def parse_size(value: Any) -> Any:
     """(height, width) from `32`, `32x48` or a pair."""
     if value is None or (isinstance(value, tuple | list) and len(value) == 2):
@@ -129,6 +137,13 @@ class TrainSettings(DataSettings):
     channels: Annotated[tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] | None, BeforeValidator(parse_list)] = Field(
         None, min_length=1, description="Channels of each level, multiples of 32, for example 64,128,128; default: by picture size."
     )
+    patch_size: int | None = Field(
+        None,
+        ge=1,
+        le=8,
+        description="The network sees squares of so many pixels a side, and is about as many times as fast, squared; "
+        "default: 2 for flow from 24 pixels a side, else 1.",
+    )
     layers: int = Field(1, ge=1, description="Residual layers in each level.")
     attention_levels: int = Field(1, ge=0, description="How many of the deepest levels have attention.")
     head_dim: int = Field(32, ge=1, description="Width of an attention head.")
@@ -158,8 +173,8 @@ class TrainSettings(DataSettings):
     batch_size: int = Field(128, ge=1, description="Pictures a micro-batch, over all processes.")
     accumulate: int = Field(1, ge=1, description="Micro-batches an optimizer step.")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
-    optimizer: Literal["adam", "adamw"] = Field("adamw", description="The optimizer.")
-    weight_decay: float = Field(0.01, ge=0, description="Weight decay (adamw).")
+    optimizer: Literal["adam", "adamw", "muon"] = Field("adamw", description="muon: orthogonal updates, and AdamW for the rest.")
+    weight_decay: float = Field(0.01, ge=0, description="Weight decay (adamw, muon).")
     warmup: int = Field(100, ge=0, description="Optimizer steps over which the learning rate rises; at most a tenth of the run.")
     decay: Literal["none", "linear", "cosine"] = Field("cosine", description="How the learning rate falls to 0 at the end.")
     clip: float | None = Field(1.0, gt=0, description="Largest norm of the gradient; none: not clipped.")
@@ -214,6 +229,8 @@ class TrainSettings(DataSettings):
             raise ValueError("--pixel-range unit goes with --prediction x0")
         if self.noise == "uniform" and self.process != "flow":
             raise ValueError(f"--noise uniform goes with --process flow, not {self.process}")
+        if (self.patch_size or 1) > 1 and (self.network != "unet" or self.conditioning in ("concat", "onehot")):
+            raise ValueError("--patch-size goes with the network unet and the conditionings none and add")
         if self.min_snr is not None and self.resolved_prediction == "flow":
             raise ValueError("--min-snr goes with the predictions eps, v and x0, not flow")
         if self.process == "flow" and self.resolved_prediction == "eps":
@@ -239,6 +256,12 @@ class TrainSettings(DataSettings):
     @property
     def resolved_times(self) -> str:
         return self.times or {"flow": "logit-normal", "edm": "edm"}.get(self.process, "uniform")
+
+    def resolved_conditioning(self, labels: bool) -> str:
+        """How the network is told the label of data that has labels, or has none."""
+        if self.network == "conditional-unet":
+            return "add"
+        return self.conditioning or ("add" if labels and self.network == "unet" else "none")
 
 
 class DrawSettings(Settings):
@@ -305,6 +328,11 @@ class EvaluateSettings(DrawSettings, DataSettings):
         None,
         description="Folder of the judge that scores; default: one is trained on DATA, of another architecture than the one that steers.",
     )
+    extractor: str = Field(
+        "judge",
+        description="Whose features are compared: judge, or Inception's, for FID and KID as papers give them: the file of its weights "
+        "(pt_inception-2015-12-05-6726825d.pth; needs diffsteer[inception]).",
+    )
     steer: Words = Field((), description="Score these steers, together, beside the unsteered model.")
     versus: Words = Field((), description="Another steer, scored in a row of its own; may be given several times.")
     asked: str | None = Field(
@@ -313,6 +341,16 @@ class EvaluateSettings(DrawSettings, DataSettings):
     search: bool = Field(False, description="Search each steer's strength first, on 64 other seeds, by what the judge reads there.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw.")
     batch_size: int = Field(64, ge=1, description="Pictures drawn at a time; it changes no picture.")
+
+
+class PlanSettings(DataSettings):
+    """What a plan is asked for."""
+
+    budget: Annotated[float, BeforeValidator(parse_duration)] = Field(
+        "20m", gt=0, validate_default=True, description="Time for the whole training, start to exit: 90s, 20m, 2h."
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="The network's arithmetic; auto: the fastest here.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
 
 
 class PictureRecipe(Settings):

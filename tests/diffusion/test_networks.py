@@ -21,7 +21,15 @@ from diffsteer.config import TrainSettings
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
-from diffsteer.diffusion.networks import BasicUNet, ConditionalUNet, LabelChannelsUNet, default_channels, size_multiple, unet_config
+from diffsteer.diffusion.networks import (
+    BasicUNet,
+    ConditionalUNet,
+    LabelChannelsUNet,
+    PatchUNet,
+    default_channels,
+    size_multiple,
+    unet_config,
+)
 from diffsteer.diffusion.process import PROCESSES, Process
 from diffsteer.recipebook import train_settings
 from diffsteer.training.build import build_model
@@ -301,22 +309,54 @@ def test_padding_is_cropped_exactly(height: int, width: int, multiple: int) -> N
         (lambda: UNet2DModel((8, 8), 1, 1, **INNER), 2),
         (lambda: UNet2DModel((8, 8), 1, 1, **unet_config((32, 32, 32, 32), 0, 1, 32, 0.0, 16, None)), 8),
         (lambda: LabelChannelsUNet((8, 8), unet=INNER), 2),
+        (lambda: PatchUNet((12, 12), patch_size=3, unet=INNER), 6),
         (BasicUNet, 4),
         (lambda: ConditionalUNet(time_dim=16), 1),
     ],
-    ids=["unet", "deep unet", "label channels", "basic", "conditional-unet"],
+    ids=["unet", "deep unet", "label channels", "patches", "basic", "conditional-unet"],
 )
 def test_the_multiple_is_what_the_network_needs(made: Callable[[], nn.Module], multiple: int) -> None:
     network = made()
     assert size_multiple(network) == multiple
     channels = 3 if isinstance(network, ConditionalUNet) else 1
-    labels = {} if isinstance(network, UNet2DModel) else {"class_labels": torch.tensor([0])}
+    labels = {} if isinstance(network, UNet2DModel | PatchUNet) else {"class_labels": torch.tensor([0])}
     side = 2 * multiple if multiple > 1 else 5
     with torch.no_grad():
         assert network(noise(1, channels, side, side), torch.zeros(1), **labels).sample.shape == (1, channels, side, side)
         if multiple > 1:
             with pytest.raises(RuntimeError, match="size"):
                 network(noise(1, channels, side + 1, side + 1), torch.zeros(1), **labels)
+
+
+def test_a_patch_is_a_place_whose_channels_are_its_pixels() -> None:
+    """The pixel at (2 i + a, 2 j + b) of channel c is channel 4 c + 2 a + b at (i, j) inside, on the way in and on the way out."""
+    network = PatchUNet((8, 8), in_channels=3, out_channels=3, patch_size=2, unet=INNER)
+    x = noise(2, 3, 8, 8)
+    with torch.no_grad():
+        inner = network.model(F.pixel_unshuffle(x, 2), torch.tensor([3.0, 900.0])).sample
+        out = network(x, torch.tensor([3.0, 900.0])).sample
+    for c, a, b in ((0, 0, 0), (1, 0, 1), (2, 1, 0)):
+        assert torch.equal(out[:, c, a::2, b::2], inner[:, 4 * c + 2 * a + b])
+        assert torch.equal(F.pixel_unshuffle(x, 2)[:, 4 * c + 2 * a + b], x[:, c, a::2, b::2])
+
+
+@pytest.mark.parametrize(
+    ("given", "patch"),
+    [
+        ({}, 2),
+        ({"patch_size": 1}, 1),
+        ({"patch_size": 4, "channels": "32,32"}, 4),
+        ({"conditioning": "concat"}, 1),
+        ({"process": "cosine", "conditioning": "none"}, 1),
+        ({"process": "cosine", "conditioning": "none", "patch_size": 2}, 2),
+    ],
+)
+def test_patches_are_two_wide_where_nothing_wants_pixels(like_mnist: Pictures, given: dict[str, Any], patch: int) -> None:
+    network, spec = build_model(train_settings(None, {"data": "elsewhere", **given}), like_mnist)
+    assert (network.config["patch_size"] if isinstance(network, PatchUNet) else 1) == patch
+    with torch.no_grad():
+        labels = torch.tensor([1]) if spec.labelled else None
+        assert Denoiser(network, spec, size_multiple(network))(noise(1, 1, 28, 28), 500.0, labels).shape == (1, 1, 28, 28)
 
 
 @settings(max_examples=40, deadline=None)

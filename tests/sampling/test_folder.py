@@ -49,10 +49,13 @@ OWN: dict[str, dict[str, Any]] = {
     "basic": {"network": "basic", "noise": "uniform", "pixel_range": "unit", "feed_time": False, "solver": "mix"},
     "conditional-unet": {"network": "conditional-unet", "process": "linear", "prediction": "eps"},
     "padded": {"process": "cosine", "prediction": "eps", "conditioning": "none", "size": (10, 13), "channels": "32,32,32"},
+    "patches": {"patch_size": 2, "data": "digits-color"},
+    "padded patches": {"patch_size": 2, "conditioning": "none", "size": (9, 15)},
     "ancestral": {"process": "cosine", "solver": "ddpm"},
     "scheduler": {"process": "cosine", "solver": "DPMSolverMultistepScheduler"},
 }
 EVERY = {**STOCK, **OWN}
+CODED = ("concat", "onehot", "no null class", "basic", "conditional-unet", "patches", "padded patches")  # own networks
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ EVERYWHERE |= {"unet/diffusion_pytorch_model.safetensors"}
 @pytest.mark.parametrize("name", EVERY)
 def test_a_folder_holds_what_it_needs_and_nothing_else(models: dict[str, Path], name: str) -> None:
     code = set() if name in STOCK else {"pipeline.py"}
-    code |= {"unet/network.py"} if name in ("concat", "onehot", "no null class", "basic", "conditional-unet") else set()
+    code |= {"unet/network.py"} if name in CODED else set()
     assert set(files(models[name])) == EVERYWHERE | code
     index = read(models[name] / "model_index.json")
     assert index["_class_name"] == ("DDPMPipeline" if name in STOCK else ["pipeline", "DiffsteerPipeline"])
@@ -96,7 +99,7 @@ def test_a_folder_says_how_to_draw(models: dict[str, Path], name: str) -> None:
     values = read(models[name] / "diffsteer.json")
     spec = load_model(str(models[name])).spec
     assert ModelSpec.from_dict(values) == spec
-    labelled = name not in STOCK and name not in ("flow", "basic", "padded")
+    labelled = name not in STOCK and name not in ("flow", "basic", "padded", "padded patches")
     assert {"solver", "steps", "guidance_scale", "label_names", "data_variance"} <= set(values)
     assert len(values["label_names"]) == (10 if labelled else 0) and values["steps"] == STEPS
     assert 0.1 < values["data_variance"] < 1.0, "of the digits, not the default"
@@ -268,7 +271,7 @@ class Elsewhere:
 
 
 def labels_for(name: str) -> list[int | str] | None:
-    if name in ("flow", "basic", "padded"):
+    if name in ("flow", "basic", "padded", "padded patches"):
         return None
     return ["3", "ankle-boot", 3] if name == "concat" else [3, 5, 0]
 

@@ -18,8 +18,14 @@ from torch.nn import functional as F
 NETWORKS = ("unet", "basic", "conditional-unet")
 
 
+def default_patch_size(height: int, width: int) -> int:
+    """Pixels on a side of the squares in which a network sees pictures of this size: 2 from 24 pixels a side, 1 below."""
+    return 2 if max(height, width) >= 24 else 1
+
+
 def default_channels(height: int, width: int) -> tuple[int, ...]:
-    """Channels of each level for pictures of this size: more levels for larger pictures, and no more than a laptop can train in minutes."""
+    """Channels of each level for pictures, or for patches, of this many a side: more levels for larger ones, and no more than a laptop can
+    train in minutes."""
     side = max(height, width)
     if side < 16:
         return (64, 64)
@@ -56,6 +62,8 @@ def unet_config(
 
 def size_multiple(network: nn.Module) -> int:
     """Height and width must be multiples of this: one halving between two levels."""
+    if isinstance(network, PatchUNet):
+        return network.config["patch_size"] * size_multiple(network.model)
     if isinstance(network, LabelChannelsUNet):
         network = network.model
     if isinstance(network, BasicUNet):
@@ -97,6 +105,34 @@ class LabelChannelsUNet(ModelMixin, ConfigMixin):
             label = F.one_hot(class_labels, classes + 1)[:, :classes].to(sample.dtype)  # the null class falls off the end: zeros
         planes = label[:, :, None, None].expand(-1, -1, *sample.shape[-2:])  # [B, class_emb_size, H, W]
         return self.model(torch.cat([sample, planes], dim=1), timestep)
+
+
+class PatchUNet(ModelMixin, ConfigMixin):
+    """A `UNet2DModel` that works on squares of `patch_size` pixels, their values as its channels: p^2 fewer places to visit, so about p^2
+    times as fast, and it can draw every picture all the same.
+
+    sample_size, in_channels, out_channels: of the picture. unet: keyword arguments of the inner `UNet2DModel`.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: tuple[int, int] = (28, 28),
+        in_channels: int = 1,
+        out_channels: int = 1,
+        patch_size: int = 2,
+        unet: dict | None = None,
+    ) -> None:
+        super().__init__()
+        inside = (sample_size[0] // patch_size, sample_size[1] // patch_size)
+        values = patch_size**2
+        self.model = UNet2DModel(sample_size=inside, in_channels=in_channels * values, out_channels=out_channels * values, **(unet or {}))
+
+    def forward(self, sample: Tensor, timestep: Tensor, class_labels: Tensor | None = None) -> UNet2DOutput:
+        """sample [B, C, H, W], H and W multiples of patch_size, timestep [B], class_labels [B] -> .sample [B, C, H, W]"""
+        squares = F.pixel_unshuffle(sample, self.config["patch_size"])  # [B, C p p, H / p, W / p]
+        out = self.model(squares, timestep, class_labels=class_labels).sample
+        return UNet2DOutput(sample=F.pixel_shuffle(out, self.config["patch_size"]))
 
 
 class BasicUNet(ModelMixin, ConfigMixin):
@@ -167,6 +203,10 @@ class ConditionalUNet(ModelMixin, ConfigMixin):
         h = self.up1(torch.cat([x3, x2], 1), cond)
         h = self.up2(torch.cat([h, x1], 1), cond)
         return UNet2DOutput(sample=self.final(h))
+
+
+# Networks that are no plain `UNet2DModel`: they travel with the model as code.
+OWN = (PatchUNet, LabelChannelsUNet, BasicUNet, ConditionalUNet)
 
 
 class _Block(nn.Module):

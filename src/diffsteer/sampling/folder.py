@@ -167,7 +167,7 @@ def _network(folder: Path, index: dict[str, Any]) -> tuple[Any, tuple[str, ...]]
     from diffusers import UNet2DModel
 
     name = (index.get("unet") or [None, None])[1]
-    known = {kind.__name__: kind for kind in (UNet2DModel, networks.LabelChannelsUNet, networks.BasicUNet, networks.ConditionalUNet)}
+    known = {kind.__name__: kind for kind in (UNet2DModel, *networks.OWN)}
     if name not in known:
         raise Mistake(f"{folder} holds a {name or 'pipeline without a unet'}; diffsteer opens models with a UNet2DModel.")
     place = _part(folder, "unet")

@@ -65,23 +65,34 @@ def _network(settings: TrainSettings, spec: ModelSpec) -> nn.Module:
         return networks.BasicUNet(sample_size=_up((spec.height, spec.width), 4), **ends)
     if settings.network == "conditional-unet":
         return networks.ConditionalUNet(sample_size=(spec.height, spec.width), num_classes=classes, null_class=spec.null_class, **ends)
-    channels = settings.channels or networks.default_channels(spec.height, spec.width)
+    patch = _patch_size(settings, spec)
+    channels = settings.channels or networks.default_channels(-(-spec.height // patch), -(-spec.width // patch))
     rows = classes + spec.null_class if spec.conditioning == "add" else None
     unet = networks.unet_config(
         channels, settings.attention_levels, settings.layers, settings.head_dim, settings.dropout, settings.norm_groups, rows
     )
-    size = _up((spec.height, spec.width), 2 ** (len(channels) - 1))
+    size = _up((spec.height, spec.width), patch * 2 ** (len(channels) - 1))
     if size[0] - spec.height >= spec.height or size[1] - spec.width >= spec.width:
         raise Mistake(
             f"--channels has {len(channels)} levels, which halve the picture {len(channels) - 1} times; "
-            f"{spec.height}x{spec.width} is too small for that. Give fewer."
+            f"{spec.height}x{spec.width}{f' in patches of {patch}' if patch > 1 else ''} is too small for that. Give fewer."
         )
+    if patch > 1:
+        return networks.PatchUNet(sample_size=size, **ends, patch_size=patch, unet=unet)
     if spec.conditioning in ("none", "add"):
         return UNet2DModel(sample_size=size, **ends, **unet)
     vector = settings.class_emb_size if spec.conditioning == "concat" else 0
     return networks.LabelChannelsUNet(
         sample_size=size, num_classes=classes, class_emb_size=vector, null_class=spec.null_class, unet=unet, **ends
     )
+
+
+def _patch_size(settings: TrainSettings, spec: ModelSpec) -> int:
+    """As asked; unasked, 1 wherever stock pipelines or the label channels want a network of pixels."""
+    if settings.patch_size is not None:
+        return settings.patch_size
+    free = spec.process.name == "flow" and spec.conditioning in ("none", "add")
+    return networks.default_patch_size(spec.height, spec.width) if free else 1
 
 
 def _up(size: tuple[int, int], multiple: int) -> tuple[int, int]:

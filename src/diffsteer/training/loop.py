@@ -27,7 +27,10 @@ from diffsteer.diffusion.networks import size_multiple
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.training import objective
 from diffsteer.training.checkpoint import load_optimizer_tensors, optimizer_tensors
+from diffsteer.training.muon import Muon, hidden_and_others
 from diffsteer.training.plan import Plan
+
+BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,7 @@ class Training:
         self.network.to(device)
         if self.settings.ema:
             self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
-        betas = {"lr": self.settings.lr, "betas": (0.9, 0.999)}
-        if self.settings.optimizer == "adam":
-            optimizer: torch.optim.Optimizer = torch.optim.Adam(self.network.parameters(), **betas)  # type: ignore[arg-type]
-        else:
-            decay = self.settings.weight_decay
-            optimizer = torch.optim.AdamW(self.network.parameters(), weight_decay=decay, **betas)  # type: ignore[arg-type]
+        optimizer = _optimizer(self.network, self.settings)
         engine = torch.compile(self.network) if self.compiled else self.network
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
         if _fits(self.data, device):
@@ -200,6 +198,14 @@ class Training:
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
+
+
+def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(network.parameters(), settings.lr, BETAS)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(network.parameters(), settings.lr, BETAS, weight_decay=settings.weight_decay)
+    return Muon(*hidden_and_others(network), settings.lr, BETAS, settings.weight_decay)
 
 
 def _fits(data: Pictures, device: torch.device) -> bool:
