@@ -207,6 +207,7 @@ class TrainSettings(DataSettings):
     solver: str = Field("dpm++2m", description="Solver written into the model.")
     sample_steps: int = Field(20, ge=1, description="Steps written into the model.")
     spacing: str | None = Field(None, description="Time spacing written into the model; default: the solver's own.")
+    guidance_scale: float = Field(1.0, description="Label guidance written into the model; 1 is off.")
 
     # what is drawn at the end, into RUN/figures
     figures: Annotated[tuple[FigureName, ...], BeforeValidator(parse_list)] = Field(

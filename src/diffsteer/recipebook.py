@@ -150,6 +150,7 @@ WHY_DEFAULT = {
     "solver": "dpm++2m needs 20 evaluations where ancestral sampling needs 1,000",
     "sample_steps": "enough for dpm++2m",
     "spacing": "the solver's own grid was measured for it",
+    "guidance_scale": "pictures as varied as the data; 2 asks for clearer ones",
     "figures": "what most runs want to see",
     "loss_ceiling": "the axis fits the losses",
 }

@@ -53,6 +53,7 @@ def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
         solver=settings.solver,
         steps=settings.sample_steps,
         spacing=settings.spacing,
+        guidance_scale=settings.guidance_scale,
     )
 
 

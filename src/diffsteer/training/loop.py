@@ -62,6 +62,8 @@ class Training:
         self.network.to(device)
         if self.settings.ema:
             self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
+        # Convolutions run faster on channels that lie side by side, on CPUs and GPUs alike; only the order in memory changes.
+        self.network.to(memory_format=torch.channels_last)
         optimizer = _optimizer(self.network, self.settings)
         engine = torch.compile(self.network) if self.compiled else self.network
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
@@ -126,7 +128,7 @@ class Training:
         for index, ((low, high), (pixels, labels)) in enumerate(zip(shares, micro, strict=True)):
             counts = high > low
             rows = slice(low, high) if counts else slice(0, 1)
-            x0 = to_signed(pixels.to(device))
+            x0 = to_signed(pixels.to(device)).contiguous(memory_format=torch.channels_last)
             if draws.flip is not None:
                 x0 = torch.where(draws.flip[rows, None, None, None], x0.flip(-1), x0)
             cond = self._labels(labels, draws.label[rows], device)
