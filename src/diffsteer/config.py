@@ -173,7 +173,7 @@ class TrainSettings(DataSettings):
     batch_size: int = Field(128, ge=1, description="Pictures a micro-batch, over all processes.")
     accumulate: int = Field(1, ge=1, description="Micro-batches an optimizer step.")
     lr: float = Field(1e-3, gt=0, description="Peak learning rate.")
-    optimizer: Literal["adam", "adamw", "muon"] = Field("adamw", description="muon: orthogonal updates, and AdamW for the rest.")
+    optimizer: Literal["adam", "adamw", "muon"] = Field("muon", description="muon: orthogonal updates, and AdamW for the rest.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay (adamw, muon).")
     warmup: int = Field(100, ge=0, description="Optimizer steps over which the learning rate rises; at most a tenth of the run.")
     decay: Literal["none", "linear", "cosine"] = Field("cosine", description="How the learning rate falls to 0 at the end.")

@@ -14,14 +14,15 @@ from torch import Tensor, nn
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # of x, x^3, x^5: singular values in (0, 1] come near 1 in five rounds
 ROUNDS = 5
-MOMENTUM = 0.95
+UPDATE = 0.8  # root mean square of a hidden weight's update over the rate: four times AdamW's usual one, and steady all the same
+MOMENTUM = 0.9  # 0.95 is usual; in runs of a few hundred steps 0.9 learns faster
 
 
 class Muon(torch.optim.Optimizer):
     """`hidden`: weights that are matrices, or kernels [out, in, h, w] read as [out, in h w]. `others`: every other parameter.
 
-    lr is AdamW's for the others. A hidden weight's update has the root mean square 0.2 lr, about that of AdamW's, so one rate fits both
-    (Liu et al. 2025, section 2.2). All in the parameters' dtype.
+    lr is AdamW's for the others. A hidden weight's update has the root mean square 0.8 lr whatever its shape (after Liu et al. 2025,
+    section 2.2, who take 0.2, AdamW's own): so one rate does for both, and rates that suit AdamW suit this. All in the parameters' dtype.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         updates = list(ahead)
         for (rows, columns), places in shapes.items():
             stacked = orthogonalized(torch.stack([ahead[place].flatten(1) for place in places]))
-            for place, one in zip(places, 0.2 * max(rows, columns) ** 0.5 * stacked, strict=True):
+            for place, one in zip(places, UPDATE * max(rows, columns) ** 0.5 * stacked, strict=True):
                 updates[place] = one.reshape(parameters[place].shape)
         return updates
 
