@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 # Small work on one thread: two threads for an 8x8 picture only wait for one another. Before torch is imported; child processes inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# What matplotlib keeps stays where it is when `own_cache` moves the cache folder: finding all fonts again takes a child process seconds.
+os.environ.setdefault("MPLCONFIGDIR", str(Path.home() / ".cache" / "matplotlib"))
 
 import pytest
 
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 TINY = ("--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data")
 
 SmallModel = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a cache folder of its own, beside its `tmp_path`, and leaves the user's alone."""
+    folder = tmp_path.with_name(f"{tmp_path.name}-cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
 
 
 @pytest.fixture

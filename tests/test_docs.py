@@ -79,7 +79,7 @@ def shrunk(command: str, stand_ins: dict[str, str]) -> list[str]:
     """The command on local data, with few steps and a small batch."""
     words = [stand_ins.get(word, word) for word in shlex.split(command)[1:]]
     if words[0] == "train":
-        for flag in ("--epochs", "--batch-size", "--budget"):
+        for flag in ("--epochs", "--batch-size", "--budget", "--steps"):
             if flag in words:
                 at = words.index(flag)
                 words[at : at + 2] = []
@@ -168,6 +168,17 @@ def test_the_steering_pages_examples_run(tmp_path: Path, small_model: Any, monke
     for line in lines:
         line = line.replace("clip=a red rose", f"clip=a red rose,model={tmp_path / 'clip'}")
         assert cli.run([*shlex.split(line)[1:], "--steps", "2", "--count", "2"]) == 0, line
+
+
+def test_the_measuring_pages_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "measuring.md"
+    for line in blocks(page, "bash")[0].splitlines():
+        assert cli.run(shrunk(line, {})) == 0, f"{line}: {capsys.readouterr().err}"
+    capsys.readouterr()
+    (code,) = blocks(page, "python")
+    exec(code.replace("count=100", "count=14"), {})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
 
 
 def test_every_command_in_the_readme_exists_and_none_is_left_out() -> None:

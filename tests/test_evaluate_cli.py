@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional as F
 
 from commandline import Diffsteer, pixels_of, tree
 from diffsteer import evaluating
 from diffsteer.data.images import load_pictures
 from diffsteer.data.memory import MemoryPictures
 from diffsteer.diffusion.judge import Judge, is_judge, load_judge, save_judge
+from diffsteer.evaluation.basis import Extractor
+from diffsteer.evaluation.features import FeatureExtractor
 from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.folder import load_model
 from diffsteer.training.classifier import train_judge
@@ -88,16 +92,21 @@ def test_judges_that_cannot_be(diffsteer: Diffsteer, tmp_path: Path) -> None:
 def test_a_model_is_scored_by_the_labels_it_was_asked_for(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
     ended = diffsteer("evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--out", "scores")
     assert (ended.code, ended.err) == (0, "") and ended.last == f"next: diffsteer sample {trained} --out pictures.png"
-    assert sorted(tree(tmp_path)) == ["scores", "scores/00.png", "scores/scores.json", "scores/scores.md"]
+    drawn = ["00-confusion.png", "00-worst.png", "00.png", "copies.png"]
+    assert sorted(tree(tmp_path)) == ["scores", *(f"scores/{name}" for name in (*drawn, "scores.json", "scores.md"))]
     values = json.loads((tmp_path / "scores" / "scores.json").read_text())
     (row,) = values["rows"]
     assert (values["model"], values["steps"], row["name"], row["count"], row["strength"]) == (str(trained), 3, "unsteered", 20, 1.0)
+    assert values["copies"]["count"] == 20 and values["copies"]["flagged"] == [] and values["copies"]["train_count"] > 1700
+    assert "no copy" in ended.out.lower() or "copies" in ended.out.lower()
     assert row["seconds"] > 0 and row["frechet"]["value"] > row["frechet"]["floor"] > 0 and row["frechet"]["count"] == 20
 
     model, judge = load_model(str(trained)), load_judge(judges.scores)
     drawn = draw(model, [Job(seed % 10, seed) for seed in range(20)], How(steps=3)).pictures
     right = (judge(drawn.float() / 255).argmax(1) == torch.arange(20) % 10).double().mean()
     assert row["accuracy"]["value"] == right and row["accuracy"]["count"] == 20
+    assert row["kid"]["value"] > row["kid"]["floor"] and row["brightness"]["value"] > row["brightness"]["floor"]
+    assert row["basis"]["extractor"]["architecture"] == "plain" and row["basis"]["reference"]["split"] == "train"
     assert f"Labels right: {right:.1%}" in ended.out and "## Asked (down) and found (across)" in (tmp_path / "scores/scores.md").read_text()
     assert diffsteer("evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--json").json()["rows"][0]["frechet"] == row["frechet"]
     assert sorted(tree(tmp_path))[0] == "scores", "without --out nothing is written"
@@ -119,7 +128,8 @@ def test_a_steer_stands_beside_the_unsteered_model(diffsteer: Diffsteer, tmp_pat
     words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores]
     ended = diffsteer(*words, "--steer", steer, "--versus", "smoothness", "--versus", "symmetry:0", "--out", "s")
     assert (ended.code, ended.err) == (0, "")
-    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["00.png", "01.png", "02.png", "03.png", "scores.json", "scores.md"]
+    grids = {"00.png", "01.png", "02.png", "03.png"}
+    assert {path.name for path in (tmp_path / "s").iterdir() if "-" not in path.name} == {*grids, "copies.png", "scores.json", "scores.md"}
     values = json.loads((tmp_path / "s" / "scores.json").read_text())
     rows = values["rows"]
     assert [row["name"] for row in rows] == ["unsteered", steer, "smoothness", "symmetry:0"]
@@ -127,7 +137,7 @@ def test_a_steer_stands_beside_the_unsteered_model(diffsteer: Diffsteer, tmp_pat
     assert rows[1]["accuracy"]["value"] > rows[0]["accuracy"]["value"]
     assert rows[3]["frechet"] == rows[0]["frechet"] != rows[2]["frechet"], "the same seeds in every row"
     lines = [line for line in ended.out.splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 4 and lines[0].count("|") == 9 and lines[3].startswith(f"| {steer} | {rows[1]['accuracy']['value']:.1%} ± ")
+    assert len(lines) == 2 + 4 and lines[0].count("|") == 12 and lines[3].startswith(f"| {steer} | {rows[1]['accuracy']['value']:.1%} ± ")
     assert "\n".join(lines) in (tmp_path / "s" / "scores.md").read_text()
     first, last = (pixels_of(tmp_path / "s" / f"0{number}.png") for number in (0, 1))
     assert min(first.shape[:2]) > 3 * 48 and not np.array_equal(first, last), "20 pictures, eight in a row, each pixel six wide"
@@ -153,16 +163,77 @@ def test_a_search_finds_the_factor_before_it_scores(
         return draw(model, jobs, how, **options)
 
     monkeypatch.setattr(evaluating, "draw", watched)
-    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--steer", f"classifier={judges.steers},label=3:0.25"]
+    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--steer", f"classifier={judges.steers},label=3:0.05"]
     ended = diffsteer(*words, "--search")
     assert ended.code == 0
     found = diffsteer(*words, "--search", "--json").json()["rows"]
     assert found[0]["strength"] == 1 and found[1]["strength"] > 1, "a weak steer grows"
     assert f"x{found[1]['strength']:g}" in ended.out
-    assert tried[0] == 0 and tried.count(0) == 4 and min(set(tried) - {0}) == 1_000_000, "other seeds than those that are scored"
-    strong = f"classifier={judges.steers},label=3:{0.25 * found[1]['strength']}"
+    assert tried[0] == 0 and tried.count(0) == 4 and min(set(tried) - {0, evaluating.FIRST}) == 1_000_000, "others than those scored"
+    strong = f"classifier={judges.steers},label=3:{0.05 * found[1]['strength']}"
     again = diffsteer(*words[:-1], strong, "--json").json()["rows"]
     assert again[1]["frechet"] == found[1]["frechet"] and again[1]["accuracy"] == found[1]["accuracy"]
+
+
+# ---- evaluate: what it says on the way -------------------------------------------------------------------------------
+
+
+def test_how_long_it_will_take_is_said_once_it_is_known(
+    diffsteer: Diffsteer, trained: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["evaluate", trained, "digits", "--steps", 1, "--judge", judges.scores]
+    assert re.search(r"^drawing  unsteered: 12 more pictures, about \d+ s$", diffsteer(*words, "--count", 28, "--batch-size", 8).out, re.M)
+    assert "drawing" not in diffsteer(*words, "--count", 20).out, "two batches: when the second is done there is nothing left to wait for"
+    monkeypatch.setattr(evaluating, "TOLD_BY", 0.0)
+    assert "drawing  unsteered: 12 more pictures" in diffsteer(*words, "--count", 20).out, "where eight take long, they tell it"
+    rows = [
+        line.split("about ")[0] for line in diffsteer(*words, "--count", 20, "--steer", "smoothness").out.splitlines() if "about" in line
+    ]
+    assert rows == ["drawing  unsteered: 12 more pictures, ", "drawing  smoothness: 12 more pictures, "]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1.5 h"), (86400, "24.0 h")]
+)
+def test_a_time_is_said_roughly(seconds: float, words: str) -> None:
+    assert evaluating._roughly(seconds) == words
+
+
+def test_a_second_evaluation_reads_the_real_pictures_features(diffsteer: Diffsteer, trained: Path, judges: Judges, own_cache: Path) -> None:
+    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores]
+    first = diffsteer(*words)
+    (file,) = (own_cache / "diffsteer" / "features").iterdir()
+    again = diffsteer(*words)
+    assert "real     1,797 pictures of digits looked at" in first.out
+    assert f"real     1,797 pictures of digits, their features read from {file}" in again.out
+    scores = [
+        [line for line in ended.out.splitlines() if line.startswith(("Frechet", "Precision", "Brightness"))] for ended in (first, again)
+    ]
+    assert len(scores[0]) == 3 and scores[0] == scores[1]
+    assert "looked at" in diffsteer(*words[:-1], judges.steers).out, "another judge sees other features"
+
+
+# ---- evaluate: whose features ----------------------------------------------------------------------------------------
+
+
+def test_data_without_labels_needs_no_judge_where_another_network_looks(
+    diffsteer: Diffsteer, tmp_path: Path, small_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "flat").mkdir()
+    for seed in range(30):
+        noise = np.random.default_rng(seed).integers(0, 256, (8, 8)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "flat" / f"{seed}.png")
+    model = small_model(conditioning="none")
+    words = ["evaluate", model, "flat", *FEW, "--extractor", "weights.pth"]
+    assert "There is no file weights.pth; --extractor is judge, or the file of Inception's weights" in diffsteer(*words).mistake()
+    told = Extractor("inception", "a" * 64)
+    means = FeatureExtractor(told, "cpu", lambda pictures: F.avg_pool2d(pictures.double(), 2).flatten(1))
+    monkeypatch.setattr(evaluating, "inception_extractor", lambda weights, device: means)
+    ended = diffsteer(*words)
+    assert ended.code == 0 and "Features: inception, weights aaaaaaaa." in ended.out and "judge" not in ended.out
+    (row,) = diffsteer(*words, "--json").json()["rows"]
+    assert row["accuracy"] is None and row["basis"]["extractor"]["accuracy"] is None and row["frechet"]["value"] > 0
+    assert "flat has no labels, and a judge learns classes" in diffsteer(*words, "--asked", "3").mistake()
 
 
 # ---- evaluate: who judges --------------------------------------------------------------------------------------------
@@ -188,7 +259,7 @@ def test_without_a_judge_one_of_another_architecture_is_trained_and_kept(
     assert "training a judge on digits (patches)" in first.out
     assert is_judge(tmp_path / "s" / "judge") and load_judge(tmp_path / "s" / "judge").spec.architecture == "patches"
     again = diffsteer(*words, "--steer", f"classifier={judges.scores},label=3")
-    assert again.code == 0 and "training" not in again.out
+    assert again.code == 0 and "training a judge" not in again.out
     other = diffsteer(*words, "--steer", f"classifier={judges.steers},label=3")
     assert "training a judge on digits (plain)" in other.out and load_judge(tmp_path / "s" / "judge").spec.architecture == "plain"
 

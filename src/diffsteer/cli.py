@@ -20,6 +20,10 @@ from diffsteer.errors import Mistake, Stopped
 COMMANDS = {
     "demo": ("The story so far on built-in data: check, train, sample, steer; pictures at the end.", "diffsteer demo --out demo"),
     "check": ("Read every picture and say what is odd; draw what the model will see.", "diffsteer check photos/ --out sheet"),
+    "plan": (
+        "Measure this machine for some seconds and propose how to train within a budget; say what that would give.",
+        "diffsteer plan photos/ --budget 20m",
+    ),
     "train": (
         "Train a model into a run folder, or go on with one: the same command again resumes.",
         "diffsteer train photos/ --out runs/photos --budget 20m",
@@ -32,6 +36,14 @@ COMMANDS = {
     "evaluate": (
         "Score a model's pictures; with --steer, what the steer gained beside what it cost.",
         "diffsteer evaluate runs/photos photos/ --out scores",
+    ),
+    "compare": (
+        "Put runs into one table and one figure; numbers that cannot be compared get columns of their own.",
+        "diffsteer compare runs/a runs/b --out comparison",
+    ),
+    "doctor": (
+        "Find what is wrong with a run or a model, say it in plain words, and name the flag that mends it.",
+        "diffsteer doctor runs/photos",
     ),
     "recipes": ("List the recipes, or show one.", "diffsteer recipes show seed-class-conditional"),
 }

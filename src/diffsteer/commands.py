@@ -16,7 +16,7 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, create_model
 
 from diffsteer import config, recipebook
-from diffsteer.config import DataSettings, EvaluateSettings, JudgeSettings, SampleSettings, TrainSettings
+from diffsteer.config import DataSettings, EvaluateSettings, JudgeSettings, PlanSettings, SampleSettings, TrainSettings
 from diffsteer.errors import Mistake
 
 FLAT = Parameter(name="*")
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
     class DataFlags(BaseModel): ...
 
+    class PlanFlags(BaseModel): ...
+
     class TrainFlags(BaseModel): ...
 
     class SampleFlags(BaseModel): ...
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     class EvaluateFlags(BaseModel): ...
 else:
     DataFlags = _flags(DataSettings, "DataFlags", without=("streaming",))
+    PlanFlags = _flags(PlanSettings, "PlanFlags")
     TrainFlags = _flags(TrainSettings, "TrainFlags", without=("data",))
     SampleFlags = _flags(SampleSettings, "SampleFlags")
     JudgeFlags = _flags(JudgeSettings, "JudgeFlags", without=("streaming", "caption_column"))
@@ -111,7 +114,28 @@ def check(
         _say(f"next: diffsteer train {shlex.quote(data)} --out runs/first --budget 10m")
 
 
-# ---- train -----------------------------------------------------------------------------------------------------------
+# ---- plan, train -----------------------------------------------------------------------------------------------------
+
+
+def plan(data: str, *, json_: AsJson = False, flags: Annotated[PlanFlags | None, FLAT] = None) -> None:
+    """Measure this machine for some seconds and propose how to train within a budget; say what that would give.
+
+    Parameters
+    ----------
+    data
+        Built-in name, Hub id, folder of pictures, parquet file or data-set folder.
+    json_
+        Print one machine-readable object.
+    """
+    settings = config.validated(PlanSettings, _given(flags), "the settings")
+    from diffsteer import planning
+
+    proposal = planning.plan(data, settings, _process_start())
+    if json_:
+        _say(json.dumps(proposal.to_dict(), ensure_ascii=False))
+        return
+    for line in proposal.lines():
+        _say(line)
 
 
 def train(
@@ -293,7 +317,7 @@ def evaluate(
     data
         The real pictures, as for train.
     out
-        Folder for scores.json, scores.md, a grid of every row, and the judge.
+        Folder for scores.json, scores.md, a grid of every row with its mistakes, the nearest training pictures, and the judge.
     json_
         Print the result as one machine-readable object.
     """
@@ -307,8 +331,64 @@ def evaluate(
     for line in found.lines():
         _say(line)
     if out is not None:
-        _say(f"written  {out}/scores.md, scores.json and a grid of every row")
+        _say(f"written  {out}/scores.md, scores.json and pictures: the grid, the mistakes, the nearest training pictures")
     _say(f"next: diffsteer sample {shlex.quote(model)} --out pictures.png")
+
+
+# ---- compare ---------------------------------------------------------------------------------------------------------
+
+
+def compare(*runs: Path, out: Path | None = None, json_: AsJson = False) -> None:
+    """Put runs into one table and one figure; numbers that cannot be compared get columns of their own.
+
+    Parameters
+    ----------
+    runs
+        Run folders, or model folders with scores (MODEL/scores, from diffsteer evaluate).
+    out
+        Folder for compare.md, compare.json and compare.png.
+    json_
+        Print one machine-readable object.
+    """
+    if out is not None and (out.is_file() or out.suffix in (".png", ".md", ".json")):
+        raise Mistake(f"--out {out} should be a folder; compare.md, compare.json and compare.png are written into it.")
+    from diffsteer import comparing
+
+    found = comparing.compare(runs)
+    if out is not None:
+        comparing.write_comparison(found, out)
+    if json_:
+        _say(json.dumps(found.to_dict(), ensure_ascii=False))
+        return
+    for line in found.lines():
+        _say(line)
+    if out is not None:
+        _say(f"written  {out}/compare.md, compare.json{' and compare.png' if found.panels() else ''}")
+    _say(f"next: {found.next_command()}")
+
+
+# ---- doctor ----------------------------------------------------------------------------------------------------------
+
+
+def doctor(run: Path, *, json_: AsJson = False) -> None:
+    """Find what is wrong with a run or a model, say it in plain words, and name the flag that mends it.
+
+    Parameters
+    ----------
+    run
+        A run folder, or a model folder, of which less can be told.
+    json_
+        Print one machine-readable object.
+    """
+    from diffsteer.doctor import diagnose
+
+    found = diagnose(run, (lambda _: None) if json_ else _say)
+    if json_:
+        _say(json.dumps(found.to_dict(), ensure_ascii=False))
+        return
+    for line in found.lines():
+        _say(line)
+    _say(f"next: {found.command}")
 
 
 # ---- recipes, demo ---------------------------------------------------------------------------------------------------

@@ -1,11 +1,14 @@
-"""Curves: the loss of a run, and how steers are weighed by noise level. matplotlib lives here only."""
+"""Curves: the loss of a run, runs beside one another, and how steers are weighed by noise level. matplotlib lives here only."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -13,6 +16,8 @@ from PIL import Image
 from diffsteer.data.whole import whole_file
 from diffsteer.diffusion.process import Process
 from diffsteer.steering.strength import SCALINGS, level_at
+
+LEGEND_LETTERS = 130  # of a line in a comparison's legend
 
 
 def write_loss_curve(rows: Sequence[dict[str, Any]], path: Path, ceiling: float | None = None) -> None:
@@ -79,3 +84,83 @@ def scaling_schedules(process: Process) -> Image.Image:
     file = io.BytesIO()
     figure.savefig(file, dpi=110, metadata={"Software": None})
     return Image.open(file).convert("RGB")
+
+
+class Point(NamedTuple):
+    """A value after so many minutes of training, and its standard error."""
+
+    minutes: float
+    value: float
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One measure of several runs over time. apart: what differs from what the panels before rest on. share: told in per cent.
+
+    floor: what real pictures score. each_step: a point is a single step's, so the running mean is drawn.
+    """
+
+    title: str
+    lines: Mapping[str, Sequence[Point]]
+    apart: Sequence[str] = ()
+    share: bool = False
+    floor: float | None = None
+    each_step: bool = False
+
+
+def write_comparison(panels: Sequence[Panel], labels: Mapping[str, str], path: Path) -> None:
+    """The panels, two a row, with one legend; a run has one colour in all of them. labels: what the legend says of each run."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
+
+    columns = min(2, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    beside = 2 if len(panels) > 1 and max(map(len, labels.values())) <= LEGEND_LETTERS // 2 else 1
+    said = [textwrap.fill(label, LEGEND_LETTERS, max_lines=3, placeholder=" …") for label in labels.values()]
+    lines = sum(text.count("\n") + 1 for text in said) / beside
+    figure = Figure(figsize=(10, 4 * rows + 0.4 + 0.17 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    styles: dict[str, dict[str, Any]] = {
+        run: {"color": f"C{place % 10}", "linestyle": ("-", "--", ":")[place // 10 % 3]} for place, run in enumerate(labels)
+    }
+    for place, panel in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        for run, points in panel.lines.items():
+            _draw_run(axes, points, panel.each_step, styles[run])
+        if panel.floor is not None:
+            axes.axhline(panel.floor, color="black", linewidth=0.8, linestyle=(0, (1, 2)))
+            inside = "top" if panel.share else "bottom"  # of a share it is near the upper end, of a distance near the lower
+            axes.annotate("real pictures", (0.01, panel.floor), xycoords=("axes fraction", "data"), fontsize=7, va=inside)
+        if panel.share:
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+        else:
+            axes.set_yscale("log")
+            low, high = axes.get_ylim()
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 8)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_locator(NullLocator())
+        other = f": other {', '.join(panel.apart)}" if panel.apart else ""
+        axes.set_title(textwrap.fill(f"{panel.title}{', running mean' if panel.each_step else ''}{other}", 75), fontsize=9)
+        axes.set_xlabel("minutes of training")
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.25)
+    handles = [figure.axes[0].plot([], [], **style)[0] for style in styles.values()]
+    figure.legend(handles, said, loc="outside lower left", ncols=beside, frameon=False, fontsize=8)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=110, metadata={"Software": None})
+
+
+def _draw_run(axes: Any, points: Sequence[Point], each_step: bool, style: Mapping[str, Any]) -> None:
+    if not points:
+        return
+    minutes, values, errors = map(list, zip(*points, strict=True))
+    if each_step:
+        # The clock is read every few steps: of those that share a reading the last stands for all.
+        by_clock = dict(zip(minutes, _running_mean(values), strict=True))
+        axes.plot(list(by_clock), list(by_clock.values()), linewidth=1.4, marker="." if len(by_clock) == 1 else None, **style)
+        return
+    axes.plot(minutes, values, linewidth=1.4, marker="o", markersize=3, **style)
+    low, high = ([value + sign * error for value, error in zip(values, errors, strict=True)] for sign in (-1, 1))
+    axes.fill_between(minutes, low, high, color=style["color"], alpha=0.12, linewidth=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,17 @@ from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import Judge, check_place, is_judge, load_judge, save_judge
 from diffsteer.errors import Mistake
+from diffsteer.evaluation.copies import FEWEST, Copies, copies_sheet, find_copies
 from diffsteer.evaluation.cost import Cost, measured
-from diffsteer.evaluation.features import judge_labels
-from diffsteer.evaluation.report import Scores, score, table, write_report
+from diffsteer.evaluation.features import FeatureExtractor, judge_extractor, judge_labels
+from diffsteer.evaluation.inception import inception_extractor
+from diffsteer.evaluation.reference import Real, read_real
+from diffsteer.evaluation.report import Scores, checked_ids, score, table, write_report
+from diffsteer.evaluation.scorecard import confusion_figure, worst_pictures
 from diffsteer.evaluation.search import best_factor
 from diffsteer.order import canvas_of, how_of, load_guide, read_words
-from diffsteer.progress import steps_bar
+from diffsteer.progress import beside_bars, steps_bar
+from diffsteer.runfolder import RunFolder
 from diffsteer.sampling.draw import Drawn, How, Job, draw
 from diffsteer.sampling.folder import load_model
 from diffsteer.steering.classifiers import asked_ids
@@ -34,6 +40,8 @@ from diffsteer.training.classifier import train_judge
 
 UNSTEERED = "unsteered"
 SHOWN, LONGEST_TITLE = 64, 48  # pictures of a row's grid, and letters over it
+FIRST = 8  # pictures that are drawn before it is said how long all will take
+TOLD_BY = 5.0  # seconds after which those few tell it; faster ones may have waited for the machine to warm up, and a whole batch tells
 TRIED = 64  # pictures of one trial of a search
 TRIED_FROM = 1_000_000  # its seeds are not those that are scored
 Say = Callable[[str], None]
@@ -61,22 +69,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows, the unsteered one first, and how they were drawn."""
+    """All rows, the unsteered one first, and how they were drawn. copies: among the unsteered ones, where there are enough to tell."""
 
     model: str
     rows: tuple[Row, ...]
     how: How
+    copies: Copies | None
     out: Path | None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"model": self.model, **self.how.as_dict(), "rows": [row.to_dict() for row in self.rows]}
+        copies = None if self.copies is None else self.copies.to_dict()
+        return {"model": self.model, **self.how.as_dict(), "rows": [row.to_dict() for row in self.rows], "copies": copies}
 
     def lines(self) -> list[str]:
         """For people: the scores in sentences, or a table where several ways are compared."""
+        copies = [] if self.copies is None else self.copies.lines()
         if len(self.rows) == 1:
-            return self.rows[0].scores.lines()
-        first = self.rows[0].scores
-        return [table([row.cells() for row in self.rows]), "", *first.lines()[-2:]]
+            return [*self.rows[0].scores.lines(), *copies]
+        return [table([row.cells() for row in self.rows]), "", *self.rows[0].scores.basis_lines(), *copies]
 
 
 def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None = None, say: Say = lambda line: None) -> Evaluation:
@@ -86,28 +96,53 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     device = find_device(settings.device)
     denoiser = load_model(model, settings.precision, device)
     how = how_of(settings).resolved(denoiser.spec)
-    real = _real(data, settings, denoiser)
+    pictures = _pictures(data, settings, denoiser)
     ways = _ways(settings, denoiser, device)
-    judge = _judge(settings, real, ways, out, device, say)
+    extractor = None if settings.extractor == "judge" else inception_extractor(Path(settings.extractor), device)
+    judge = None
+    if extractor is None or pictures.label_names or settings.judge or settings.asked or settings.search:
+        judge = _judge(settings, pictures, ways, out, device, say)
     asked = _asked(settings, denoiser, judge, ways)
     if settings.search and asked([Job(None, 0)]) is None:
         raise Mistake("--search goes by what the judge reads, so say what the steers ask for: --asked LABEL.")
     guide = None if settings.autoguidance is None else load_guide(settings.autoguidance[0], denoiser, device)
-    studio = _Studio(denoiser, how, guide, judge, real, settings.batch_size, device)
-    rows = []
+    studio = _Studio(denoiser, how, guide, judge, settings.batch_size, device, say)
+    ids = asked(studio.jobs(settings.count, 0))
+    scorer = _scorer(pictures, extractor, judge, ids, settings, say)
+    rows, copies = [], None
     for name, words in ways:
         steers = distinct([build(word, canvas_of(denoiser.spec, device)) for word in words])
         factor = studio.search(steers, asked) if settings.search and steers else 1.0
-        row, pictures = studio.row(name, _times(steers, factor), factor, settings.count, asked)
-        say(f"scored   {name}: {row.cost.seconds:.0f} s")
-        rows.append(row)
+        drawn, cost = studio.drawn(name, _times(steers, factor), settings.count)
+        say(f"drawn    {name}: {cost.seconds:.0f} s")
+        rows.append(Row(name, scorer(drawn), cost, factor))
         if out is not None:
-            title = name if len(name) <= LONGEST_TITLE else f"{name[:LONGEST_TITLE]}…"
-            pixels.write_png(pixels.grid(pictures[:SHOWN], columns=8, title=title), out / f"{len(rows) - 1:02d}.png")
-    evaluation = Evaluation(model, tuple(rows), how, out)
+            _draw_row(out / f"{len(rows) - 1:02d}", rows[-1], drawn, ids, judge)
+        if not words and min(settings.count, pictures.count) >= FEWEST:
+            copies = find_copies(drawn, pictures, judge, flip=_mirrored(model))
+            if out is not None:
+                pixels.write_png(copies_sheet(copies, drawn, pictures), out / "copies.png")
+    evaluation = Evaluation(model, tuple(rows), how, copies, out)
     if out is not None:
-        write_report(out, evaluation.to_dict(), "\n".join(evaluation.lines()), rows[0].scores if len(rows) == 1 else None)
+        write_report(out, evaluation.to_dict(), evaluation.lines(), rows[0].scores if len(rows) == 1 else None)
     return evaluation
+
+
+def _draw_row(start: Path, row: Row, drawn: torch.Tensor, ids: torch.Tensor | None, judge: Judge | None) -> None:
+    """A row's grid, and where classes were asked the confusion matrix and the worst pictures: START.png, START-confusion.png and so on."""
+    title = row.name if len(row.name) <= LONGEST_TITLE else f"{row.name[:LONGEST_TITLE]}…"
+    pixels.write_png(pixels.grid(drawn[:SHOWN], columns=8, title=title), start.with_suffix(".png"))
+    if ids is None or judge is None or row.scores.accuracy is None:
+        return
+    names = judge.spec.label_names
+    pixels.write_png(confusion_figure(row.scores.accuracy, names), start.with_name(f"{start.name}-confusion.png"))
+    pixels.write_png(worst_pictures(drawn, ids, judge_labels(judge, drawn)[1], names), start.with_name(f"{start.name}-worst.png"))
+
+
+def _mirrored(model: str) -> bool:
+    """Whether a run learnt mirrored pictures, so that a mirrored copy is a copy."""
+    run = RunFolder(Path(model).expanduser())
+    return run.exists and bool(run.read()["settings"].get("flip"))
 
 
 def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
@@ -139,15 +174,22 @@ def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
 
 def _trained(data: Pictures, **options: Any) -> Judge:
     """A judge, its training shown as a bar."""
+    with _bar("judge") as watch:
+        return train_judge(data, watch=watch, **options)
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how long it is with every step: (steps done, steps in all)."""
     with ExitStack() as stack:
         bars: list[Callable[[int], None]] = []
 
         def watch(step: int, steps: int) -> None:
             if not bars:
-                bars.append(stack.enter_context(steps_bar(steps, "judge")))
+                bars.append(stack.enter_context(steps_bar(steps, what)))
             bars[0](step)
 
-        return train_judge(data, watch=watch, **options)
+        yield watch
 
 
 @dataclass(frozen=True)
@@ -157,26 +199,39 @@ class _Studio:
     denoiser: Denoiser
     how: How
     guide: Denoiser | None
-    judge: Judge
-    real: Pictures
+    judge: Judge | None
     batch: int
     device: str
+    say: Say
 
-    def row(self, name: str, steers: Sequence[Steer], factor: float, count: int, asked: _Asked) -> tuple[Row, torch.Tensor]:
+    def drawn(self, name: str, steers: Sequence[Steer], count: int) -> tuple[torch.Tensor, Cost]:
+        """Pictures uint8 [count, C, H, W], and what they cost; says how long it will take once that is known."""
         jobs = self.jobs(count, 0)
-        with steps_bar(-(-count // self.batch) * int(self.how.steps or 1), name) as watch:
-            drawn, cost = measured(lambda: self.draw(jobs, steers, watch), self.device)
-        scores = score(drawn.pictures, asked(jobs), self.real, self.judge)
-        return Row(name, scores, cost, factor), drawn.pictures
+        batches = [jobs[:FIRST], *(jobs[at : at + self.batch] for at in range(FIRST, count, self.batch))]
+        with steps_bar(len(batches) * int(self.how.steps or 1), name) as watch:
+            return measured(lambda: torch.cat(list(self._batches(name, batches, steers, watch))), self.device)
+
+    def _batches(
+        self, name: str, batches: Sequence[Sequence[Job]], steers: Sequence[Steer], watch: Callable[[int], None]
+    ) -> Iterator[torch.Tensor]:
+        told = False
+        for done, jobs in enumerate(batches, 1):
+            started = time.perf_counter()
+            yield self.draw(jobs, steers, watch).pictures
+            seconds = time.perf_counter() - started
+            left = sum(map(len, batches[done:]))
+            if left and not told and (done > 1 or seconds > TOLD_BY):
+                beside_bars(self.say, f"drawing  {name}: {left:,} more pictures, about {_roughly(left / len(jobs) * seconds)}")
+                told = True
 
     def search(self, steers: Sequence[Steer], asked: _Asked) -> float:
         """The factor of the strengths at which the judge finds what was asked most likely, in the mean of its logarithm."""
         jobs = self.jobs(TRIED, TRIED_FROM)
-        ids = asked(jobs)
-        assert ids is not None
+        ids, judge = asked(jobs), self.judge
+        assert ids is not None and judge is not None
 
         def merit(factor: float) -> float:
-            _, shares = judge_labels(self.judge, self.draw(jobs, _times(steers, factor)).pictures)
+            _, shares = judge_labels(judge, self.draw(jobs, _times(steers, factor)).pictures)
             return float(shares[torch.arange(len(ids)), ids].clamp_min(1e-3).log().mean())
 
         return best_factor(merit)
@@ -190,6 +245,29 @@ class _Studio:
 
 
 _Asked = Callable[[Sequence[Job]], "torch.Tensor | None"]
+
+
+def _roughly(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _scorer(
+    data: Pictures, extractor: FeatureExtractor | None, judge: Judge | None, ids: torch.Tensor | None, settings: EvaluateSettings, say: Say
+) -> Callable[[torch.Tensor], Scores]:
+    """Pictures uint8 [count, C, H, W], drawn for the label ids [count] -> their scores; the real pictures are looked at here, once."""
+    checked_ids(ids, settings.count, data, judge)
+    if extractor is None:
+        assert judge is not None
+        extractor = judge_extractor(judge)
+    with _bar("real pictures") as watch:
+        real = read_real(data, extractor, judge, ids, drawn=settings.count, split=settings.split, keep=True, watch=watch)
+    say(_told_of_real(real))
+    return lambda drawn: score(drawn, ids, data, judge, extractor=extractor, real=real)
+
+
+def _told_of_real(real: Real) -> str:
+    what = f"real     {real.reference.count:,} pictures of {real.reference.source}"
+    return f"{what}, their features read from {real.kept}" if real.kept else f"{what} looked at"
 
 
 def _times(steers: Sequence[Steer], factor: float) -> list[Steer]:
@@ -207,7 +285,7 @@ def _ways(settings: EvaluateSettings, denoiser: Denoiser, device: str) -> list[t
     return ways
 
 
-def _real(data: str, settings: EvaluateSettings, denoiser: Denoiser) -> Pictures:
+def _pictures(data: str, settings: EvaluateSettings, denoiser: Denoiser) -> Pictures:
     """The data at the model's size. Mistake where it has other channels."""
     spec = denoiser.spec
     options = settings.model_dump(include={"image_column", "label_column", "split", "background", "skip_broken"})
@@ -246,8 +324,10 @@ def _judge(
     return judge
 
 
-def _asked(settings: EvaluateSettings, denoiser: Denoiser, judge: Judge, ways: Sequence[tuple[str, list[Words]]]) -> _Asked:
+def _asked(settings: EvaluateSettings, denoiser: Denoiser, judge: Judge | None, ways: Sequence[tuple[str, list[Words]]]) -> _Asked:
     """Jobs -> the class that each is asked for, as the judge numbers classes: by the steers, else by the model's own labels."""
+    if judge is None:
+        return lambda jobs: None
     names = judge.spec.label_names
     said = settings.asked
     if said is None:

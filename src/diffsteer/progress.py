@@ -18,3 +18,9 @@ def steps_bar(total: int, what: str = "") -> Iterator[Callable[[int], None]]:
             bar.update(1 if step else 0)
 
         yield watch
+
+
+def beside_bars(say: Callable[[str], None], line: str) -> None:
+    """Says a line while bars are shown: they make room for it."""
+    with tqdm.external_write_mode():
+        say(line)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from diffsteer.errors import Mistake, Stopped
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
+from diffsteer.training.budget import PREVIEWS, WARM_UP, Costs, end_seconds, previews_in, steps_in, steps_to_time
 from diffsteer.training.build import build_model
 from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint, prune, save_checkpoint
 from diffsteer.training.loop import Stepped, Training
@@ -42,6 +43,7 @@ from diffsteer.training.objective import NOISE_BINS
 from diffsteer.training.plan import Plan, steps_for_epochs
 
 Say = Callable[[str], None]
+Made = TypeVar("Made")
 
 # Metrics are written, and the loss looked at, every so many steps: the device is never waited for in between.
 FLUSH_EVERY = 20
@@ -66,6 +68,8 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
 
     started: when the command began (`time.time()`), which is where a budget counts from.
     """
+    now = time.time()
+    started = started or now
     folder = RunFolder(out)
     folder.refuse_strangers()
     begun = folder.exists
@@ -83,7 +87,7 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     say = say if accelerator.is_main_process else _silent
     for note in data.notes:
         say(note)
-    story = _Story(settings, folder, data, network, spec, accelerator, say, started or time.time())
+    story = _Story(settings, folder, data, network, spec, accelerator, say, started, imports=now - started)
     try:
         return story.go_on() if begun else story.begin()
     except RuntimeError as error:
@@ -134,9 +138,10 @@ class _Story:
         accelerator: Accelerator,
         say: Say,
         started: float,
+        imports: float,
     ) -> None:
         self.settings, self.folder, self.data, self.spec, self.accelerator, self.say = settings, folder, data, spec, accelerator, say
-        self.started = started
+        self.started, self.imports = started, imports
         length = self._length()
         plan = self._plan(length or 10**9)
         self.training = Training(network, spec, settings, data, plan, accelerator, compiled=_compiles(settings, accelerator.device, say))
@@ -147,11 +152,11 @@ class _Story:
 
     def begin(self) -> Result:
         self._describe()
-        first = time.perf_counter()
-        start = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device) if self.main else None
-        preview_seconds = time.perf_counter() - first
-        looks = self._previews(preview_seconds)
-        steps = self._length() or self._steps_in(self._budget(), looks * preview_seconds + self._figure_seconds(preview_seconds))
+        start, preview_seconds = self._preview_timed()
+        if (length := self._length()) is not None:
+            steps, looks = length, PREVIEWS
+        else:
+            steps, looks = self._fitted(preview_seconds, self.settings.preview_every, self.settings.checkpoint_every)
         self._set_plan(steps)
         resolved = self._resolve(steps, looks)
         if self.main:
@@ -172,7 +177,8 @@ class _Story:
         if (length := self._length()) is not None:
             resolved = replace(resolved, steps=length)
         elif self.settings.budget is not None and saved.get("budget") != self.settings.budget:
-            resolved = replace(resolved, steps=done + self._steps_in(self._budget(), 0.0))
+            more, _ = self._fitted(self._preview_timed()[1], resolved.preview_every, resolved.checkpoint_every)
+            resolved = replace(resolved, steps=done + more)
         if resolved.steps < done:
             raise Mistake(f"{self.folder.path} has {done} steps already, more than the {resolved.steps} asked for.")
         self._set_plan(resolved.steps)
@@ -319,33 +325,43 @@ class _Story:
         size = settings.batch_size * settings.accumulate
         return steps_for_epochs(settings.epochs or DEFAULT_EPOCHS, self.data.count, size, settings.last_batch)
 
-    def _budget(self) -> float:
-        assert self.settings.budget is not None
-        return self.settings.budget
+    def _fitted(self, preview: float, preview_every: int | None, checkpoint_every: int | None) -> tuple[int, int]:
+        """How many steps fit into what is left of the budget, and how many previews there will be.
 
-    def _previews(self, preview_seconds: float) -> int:
-        """How many previews there will be after the first: ten, or fewer where they would take more than a tenth of the budget."""
-        if self.settings.budget is None:
-            return 10
-        return max(1, min(10, int(self._shared(self.settings.budget / 10 / max(preview_seconds, 1e-3)))))
-
-    def _steps_in(self, budget: float, pictures: float) -> int:
-        """How many steps fit into what is left of the budget when drawing pictures will take so many seconds of it.
-
-        Measured here and now; the weights are put back as they were.
+        Measured here and now; the weights are put back as they were. preview: seconds that one takes.
         """
-        training = self.training
+        training, budget = self.training, self.settings.budget
+        assert budget is not None
         before = {group: {name: value.clone() for name, value in tensors.items()} for group, tensors in training.tensors().items()}
         state = training.state()
         steps_taken = training.run()
         self._seconds_a_step(steps_taken, 2)  # the first steps warm up, and compile
-        each = self._seconds_a_step(steps_taken, 2)
-        each = self._seconds_a_step(steps_taken, min(200, max(4, int(0.04 * budget / each))))
+        each = self._seconds_a_step(steps_taken, WARM_UP - 2)
+        each = self._seconds_a_step(steps_taken, steps_to_time(budget, each))
         steps_taken.close()
+        _, checkpoint = self._timed(self._checkpoint_written)
         training.load(before, state)
-        spent = time.time() - self.started
-        after = pictures + 2.0  # and the film, the loss curve and the model at the end
-        return max(10, int(self._shared(budget - spent - after) / each))
+        costs = Costs(each, preview, checkpoint, self._figure_seconds(preview) + end_seconds(self.imports))
+        left, looks = self._shared(budget - (time.time() - self.started)), previews_in(budget, preview)
+        return steps_in(left, costs, looks, preview_every, checkpoint_every), looks
+
+    def _preview_timed(self) -> tuple[Any, float]:
+        """A preview, and the seconds that one takes: on a GPU a second one, as the first chooses kernels."""
+        for _ in range(2 if self.accelerator.device.type == "cuda" else 1):
+            timed = self._timed(lambda: previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device))
+        return timed
+
+    def _checkpoint_written(self) -> None:
+        """Where the run's own will be, and removed again."""
+        trial = self.folder.path / ".timed.part"
+        save_checkpoint(trial, self.training.tensors(), self.training.state())
+        shutil.rmtree(trial)
+
+    def _timed(self, work: Callable[[], Made]) -> tuple[Made | None, float]:
+        """What the main process makes of it, and the seconds it takes there, known to every process."""
+        first = time.perf_counter()
+        made = work() if self.main else None
+        return made, self._shared((time.perf_counter() - first) * self.main * self.accelerator.num_processes)
 
     def _seconds_a_step(self, steps: Iterator[Stepped], count: int) -> float:
         """The mean time of the next `count` steps, the same number on every process."""

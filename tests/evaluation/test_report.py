@@ -14,7 +14,9 @@ from diffsteer.data.images import load_pictures
 from diffsteer.data.memory import MemoryPictures
 from diffsteer.diffusion.judge import Judge, JudgeSpec
 from diffsteer.errors import Mistake
-from diffsteer.evaluation.features import judge_features, judge_labels
+from diffsteer.evaluation.basis import Extractor
+from diffsteer.evaluation.features import FeatureExtractor, judge_extractor, judge_features, judge_labels, told_of
+from diffsteer.evaluation.reference import read_real
 from diffsteer.evaluation.report import Scores, score, table, write_report
 
 
@@ -73,15 +75,21 @@ def test_real_pictures_score_as_real_ones(digits: MemoryPictures, digits_judge: 
     assert scores.frechet.value < 1.5 * scores.frechet.floor
     assert scores.accuracy.value > 0.97
     assert scores.variety.value == pytest.approx(1, abs=0.1) and scores.variety.classes == 10
-    assert scores.brightness == pytest.approx(scores.brightness_floor, rel=0.03)
-    assert scores.brightness_floor == pytest.approx((digits.mean + 1) / 2)
+    assert scores.kid.value < scores.kid.floor + 2 * (scores.kid.error + scores.kid.floor_error)
+    assert scores.precision is not None and scores.recall is not None and scores.density is not None and scores.coverage is not None
+    for result in (scores.precision, scores.recall, scores.density, scores.coverage):
+        assert result.count == 300 and result.value > result.floor - 3 * (result.error + result.floor_error)
+    assert scores.brightness.value < scores.brightness.floor + 2 * (scores.brightness.error + scores.brightness.floor_error)
+    assert scores.brightness.real_mean == pytest.approx((digits.mean + 1) / 2)
 
 
 def test_each_flaw_shows_in_its_own_measure(digits: MemoryPictures, digits_judge: Judge) -> None:
     pictures, labels = some(digits)
     good = score(pictures, labels, digits, digits_judge)
-    worse = [score(noisy(pictures, amount), labels, digits, digits_judge).frechet.value for amount in (0.1, 0.3, 0.6)]
-    assert good.frechet.value < worse[0] < worse[1] < worse[2]
+    worse = [score(noisy(pictures, amount), labels, digits, digits_judge) for amount in (0.1, 0.3, 0.6)]
+    assert good.frechet.value < worse[0].frechet.value < worse[1].frechet.value < worse[2].frechet.value
+    assert good.kid.value < worse[0].kid.value < worse[1].kid.value < worse[2].kid.value
+    assert good.precision is not None and worse[2].precision is not None and worse[2].precision.value < 0.7 * good.precision.value
 
     mislabelled = score(pictures, (labels + 1) % 10, digits, digits_judge).accuracy
     assert mislabelled is not None and mislabelled.value < 0.05
@@ -91,8 +99,10 @@ def test_each_flaw_shows_in_its_own_measure(digits: MemoryPictures, digits_judge
     assert same.variety is not None and same.variety.value < 0.01
     assert same.accuracy is not None and same.accuracy.value >= 0.9
     assert same.frechet.value > 3 * same.frechet.floor
+    assert same.recall is not None and same.precision is not None and same.recall.value < 0.1 and same.precision.value > 0.5
 
-    assert score(pictures // 2, labels, digits, digits_judge).brightness == pytest.approx(good.brightness / 2, rel=0.05)
+    half = score(pictures // 2, labels, digits, digits_judge).brightness
+    assert half.mean == pytest.approx(good.brightness.mean / 2, rel=0.05) and half.value == pytest.approx(half.mean, rel=0.1)
 
 
 def test_one_class_is_compared_with_its_own_real_pictures(digits: MemoryPictures, digits_judge: Judge) -> None:
@@ -121,9 +131,43 @@ def test_data_without_labels_is_enough_for_a_judge_that_knows_them(digits: Memor
 
 
 def test_at_most_so_many_real_pictures_are_looked_at(digits: MemoryPictures, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("diffsteer.evaluation.report.MOST_REAL", 150)
+    monkeypatch.setattr("diffsteer.evaluation.reference.MOST", 150)
     scores = score(*some(digits, 100), digits, digits_judge)
-    assert (scores.basis.reference.count, scores.frechet.count) == (150, 75)
+    assert (scores.basis.reference.count, scores.frechet.count) == (200, 100)
+    assert score(*some(digits, 50), digits, digits_judge).basis.reference.count == 150
+
+
+def test_scoring_again_costs_the_drawn_pictures_only(digits: MemoryPictures, digits_judge: Judge) -> None:
+    pictures, labels = some(digits, 60)
+    extractor, seen = judge_extractor(digits_judge), list[int]()
+
+    def watched(some: Tensor) -> Tensor:
+        seen.append(len(some))
+        return judge_features(digits_judge, some)
+
+    watching = replace(extractor, features=watched)
+    real = read_real(digits, watching, digits_judge, labels)
+    seen.clear()
+    scores = [score(drawn, labels, digits, digits_judge, extractor=watching, real=real) for drawn in (pictures, noisy(pictures, 0.3))]
+    assert seen == [60, 60] and scores[0] == score(pictures, labels, digits, digits_judge) != scores[1]
+
+
+def test_another_network_gives_the_features_and_the_judge_the_labels(digits: MemoryPictures, digits_judge: Judge) -> None:
+    pictures, labels = some(digits, 60)
+    told = Extractor("inception", "a" * 64)
+    pixels = FeatureExtractor(told, "cpu", lambda pictures: torch.nn.functional.avg_pool2d(pictures.double(), 2).flatten(1))
+    scores = score(pictures, labels, digits, digits_judge, extractor=pixels)
+    assert scores.basis.extractor == scores.frechet.basis.extractor == told and scores.brightness.basis.extractor is None
+    assert scores.accuracy is not None and scores.accuracy.basis.extractor == told_of(digits_judge)
+    assert scores.basis_lines()[:2] == [
+        "Features: inception, weights aaaaaaaa.",
+        f"Judge: plain, seed 0, right on {digits_judge.spec.accuracy:.1%} of 180 held-out pictures of digits.",
+    ]
+    alone = score(pictures, None, replace(digits, labels=None, label_names=()), None, extractor=pixels)
+    assert alone.accuracy is None and alone.variety is None and len(alone.basis_lines()) == 2
+    assert alone.frechet.value > 0 and "Features: inception" in alone.lines()[-2]
+    with pytest.raises(ValueError, match="no judge to read them"):
+        score(pictures, labels, digits, None, extractor=pixels)
 
 
 def test_what_cannot_be_scored_is_said(digits: MemoryPictures, digits_judge: Judge) -> None:
@@ -154,15 +198,20 @@ def scores(digits: MemoryPictures, digits_judge: Judge) -> Scores:
 
 def test_the_lines_tell_every_number_with_its_error_and_floor(scores: Scores) -> None:
     said = "\n".join(scores.lines())
-    assert f"{scores.frechet.value:.3g} ± " in said and f"real against real {scores.frechet.floor:.3g} ± " in said
-    assert "at 200 pictures a side" in said
+    assert f"Frechet distance {scores.frechet.value:.3g} ± {scores.frechet.error:.2g} ({scores.frechet.floor:.3g} ± " in said
+    assert f"KID {scores.kid.value:.2g} ± {scores.kid.error:.2g} ({scores.kid.floor:.2g} ± " in said
+    for name in ("precision", "recall", "density", "coverage"):
+        result = getattr(scores, name)
+        assert f"{name} {result.value:.2f} ± {result.error:.2f} ({result.floor:.2f} ± {result.floor_error:.2f})" in said.lower()
+    assert f"mean {scores.brightness.mean:.3f}, spread {scores.brightness.spread:.3f}; of a real one" in said
+    assert "At 200 pictures a side" in said
     assert "Worst: 5 (" in said
     assert "plain, seed 0" in said and "180 held-out pictures of digits" in said
-    assert "pictures of digits, of 0, 1, 2, 3, 5 and 4 more only, which the judge learnt from" in said
+    assert "pictures of digits, split train, of 0, 1, 2, 3, 5 and 4 more only, which the judge learnt from" in said
 
 
 def test_the_files_hold_the_scores(scores: Scores, tmp_path: Path) -> None:
-    write_report(tmp_path / "out", scores.to_dict(), "said of several ways", scores)
+    write_report(tmp_path / "out", scores.to_dict(), scores.lines(), scores)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["scores.json", "scores.md"]
     values = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert values["accuracy"]["value"] == scores.accuracy.value  # type: ignore[union-attr]
@@ -178,7 +227,7 @@ def test_the_files_hold_the_scores(scores: Scores, tmp_path: Path) -> None:
 
 
 def test_of_several_ways_the_page_is_their_table(tmp_path: Path) -> None:
-    write_report(tmp_path, {"rows": [1, 2]}, "| a | table |")
+    write_report(tmp_path, {"rows": [1, 2]}, ["| a | table |"])
     assert json.loads((tmp_path / "scores.json").read_text()) == {"rows": [1, 2]}
     assert (tmp_path / "scores.md").read_text() == "# Scores\n\n| a | table |\n"
 
@@ -191,11 +240,15 @@ def test_a_table_of_several_drawings(scores: Scores) -> None:
         "accuracy",
         "Frechet",
         "floor",
+        "KID",
+        "precision",
+        "recall",
         "variety",
         "pictures",
         "seconds",
         "memory",
     ]
-    assert rule.count("---") == 8
+    assert rule.count("---") == 11
     assert first.endswith("| 200 | 1.5 | – |")
+    assert max(map(len, (head, first))) <= 120
     assert second.startswith("| a\\|b | ") and second.endswith("| 200 | 12.3 | 2,048 |")

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,28 +17,39 @@ from torch import Tensor
 from diffsteer.data.batch import Pictures
 from diffsteer.data.whole import whole_file
 from diffsteer.diffusion.judge import Judge
-from diffsteer.diffusion.seeds import generator_for
 from diffsteer.errors import Mistake
-from diffsteer.evaluation.features import judge_features, judge_labels
-from diffsteer.evaluation.metrics import Basis, Frechet, LabelAccuracy, Reference, Variety, extractor_of, frechet, label_accuracy, variety
+from diffsteer.evaluation.basis import Basis, Extractor, Result
+from diffsteer.evaluation.brightness import Brightness, brightness, picture_brightness
+from diffsteer.evaluation.features import FeatureExtractor, judge_extractor, judge_labels, told_of
+from diffsteer.evaluation.frechet import Frechet, frechet
+from diffsteer.evaluation.kid import Kid, kid
+from diffsteer.evaluation.labels import LabelAccuracy, label_accuracy
+from diffsteer.evaluation.neighbours import neighbours
+from diffsteer.evaluation.reference import Real, read_real, some_names
+from diffsteer.evaluation.scorecard import class_rows
+from diffsteer.evaluation.variety import Variety, variety
 
-MOST_REAL = 10_000  # real pictures looked at: with more, a judge on a CPU takes minutes for a third digit
 WORST = 3
 
 
 @dataclass(frozen=True)
 class Scores:
-    """All measures of `count` drawn pictures. `accuracy` is there when labels were asked, `variety` where a class has pictures enough.
+    """All measures of `count` drawn pictures; None where one cannot be told.
 
-    brightness, brightness_floor: the mean of all values of drawn and of real pictures, 0 black and 1 white.
+    precision, recall, density, coverage: as in `neighbours.py`, from 12 pictures a side. accuracy: where labels were asked. variety: where
+    a class has pictures enough. label_names: the judge's; none without one.
     """
 
     count: int
     frechet: Frechet
+    kid: Kid
+    precision: Result | None
+    recall: Result | None
+    density: Result | None
+    coverage: Result | None
     accuracy: LabelAccuracy | None
     variety: Variety | None
-    brightness: float
-    brightness_floor: float
+    brightness: Brightness
     label_names: tuple[str, ...]
     basis: Basis
 
@@ -47,8 +58,12 @@ class Scores:
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The scores in sentences, one a line."""
-        return list(_lines(self))
+        """The scores in sentences, one a line; the last ones as in `basis_lines`."""
+        return [*_lines(self), *self.basis_lines()]
+
+    def basis_lines(self) -> list[str]:
+        """Who looked, and at which real pictures, in sentences, one a line."""
+        return list(_basis_lines(self))
 
     def row(self, name: str, **more: object) -> dict[str, object]:
         """A row of `table`: the measures beside whatever else is known, such as seconds=12.5."""
@@ -58,59 +73,100 @@ class Scores:
             "accuracy": None if accuracy is None else f"{accuracy.value:.1%} ± {accuracy.error:.1%}",
             "Frechet": f"{self.frechet.value:.3g} ± {self.frechet.error:.2g}",
             "floor": f"{self.frechet.floor:.3g}",
+            "KID": f"{self.kid.value:.2g} ± {self.kid.error:.1g}",
+            "precision": None if self.precision is None else f"{self.precision.value:.2f}",
+            "recall": None if self.recall is None else f"{self.recall.value:.2f}",
             "variety": None if spread is None else f"{spread.value:.2f} ± {spread.error:.1g}",
             "pictures": self.count,
             **more,
         }
 
 
-def score(pictures: Tensor, asked: Tensor | Sequence[int] | None, data: Pictures, judge: Judge, *, seed: int = 0) -> Scores:
-    """The scores of drawn pictures uint8 [N, C, H, W] beside real ones of `data`, as `judge` sees both.
+def score(
+    pictures: Tensor,
+    asked: Tensor | Sequence[int] | None,
+    data: Pictures,
+    judge: Judge | None,
+    *,
+    extractor: FeatureExtractor | None = None,
+    real: Real | None = None,
+    seed: int = 0,
+) -> Scores:
+    """The scores of drawn pictures uint8 [N, C, H, W] beside real ones of `data`. It writes nothing.
 
-    asked: the label id [N] that each was drawn for, None where none was. Drawn pictures are compared with real ones of the classes asked
-    for only, so that asking for one class is not held against it; in which proportions they were asked does count. Of the real pictures
-    at most 10,000 are looked at, at random by `seed`. Mistake for grey pictures before a judge of colour (or the reverse), for classes
-    that judge and data do not share, and for too few pictures of either kind; ValueError for ids that do not fit the pictures.
+    asked: the label id [N] that each was drawn for, None where none was. judge: says of what class pictures are, and gives the features
+    where there is no `extractor`; one of the two there must be. real: what `read_real` found for the same asked labels, so that scoring
+    again and again costs the drawn pictures only; read here where it is None. Drawn pictures are compared with real ones of the classes
+    asked for only, so that asking for one class is not held against it; in which proportions they were asked does count. Mistake for
+    grey pictures before a judge of colour (or the reverse), for classes that judge and data do not share, and for too few pictures of
+    either kind; ValueError for ids that do not fit the pictures.
     """
-    ids = _ids(asked, len(pictures), judge)
+    ids = checked_ids(asked, len(pictures), data, judge)
     if len(pictures) < 2:
         raise Mistake(f"Scores are told of at least 2 drawn pictures; there {'is 1' if len(pictures) else 'are none'}.")
-    if data.label_names and data.label_names != judge.spec.label_names and ids is not None:
-        raise Mistake(
-            f"The judge knows the classes {_some(judge.spec.label_names)}, and {data.source} has {_some(data.label_names)}; "
-            f"train a judge on {data.source}."
-        )
-    found, _ = judge_labels(judge, pictures)
-    features = judge_features(judge, pictures)
-    real = _real(data, judge, ids, seed)
-    learnt = data.fingerprint == judge.spec.data_fingerprint
-    basis = Basis(extractor_of(judge.spec), Reference(data.source, len(real.features), real.classes, learnt), seed)
+    if extractor is None:
+        assert judge is not None
+        extractor = judge_extractor(judge)
+    features = extractor.features(pictures)
+    if real is None:
+        real = read_real(data, extractor, judge, ids, drawn=len(pictures), seed=seed)
+    basis = Basis(extractor.told, real.reference, seed)
+    near = neighbours(features, real.features, basis)
+    found = None if judge is None else judge_labels(judge, pictures)[0]
+    accuracy = None
+    if judge is not None and found is not None and ids is not None:
+        accuracy = label_accuracy(found, ids, judge.spec.label_names, replace(basis, extractor=told_of(judge)))
+    labels = found if ids is None else ids
+    varied = None if labels is None or real.labels is None else variety(features, labels, real.features, real.labels, basis)
     return Scores(
         count=len(pictures),
         frechet=frechet(features, real.features, basis),
-        accuracy=None if ids is None else label_accuracy(found, ids, judge.spec.label_names, basis),
-        variety=variety(features, found if ids is None else ids, real.features, real.labels, basis),
-        brightness=float(pictures.double().mean()) / 255,
-        brightness_floor=real.brightness,
-        label_names=judge.spec.label_names,
+        kid=kid(features, real.features, basis),
+        precision=near and near.precision,
+        recall=near and near.recall,
+        density=near and near.density,
+        coverage=near and near.coverage,
+        accuracy=accuracy,
+        variety=varied,
+        brightness=brightness(picture_brightness(pictures), real.brightness, replace(basis, extractor=None)),
+        label_names=() if judge is None else judge.spec.label_names,
         basis=basis,
     )
 
 
-def write_report(folder: Path, values: Mapping[str, Any], text: str, scores: Scores | None = None) -> None:
-    """Writes scores.json and scores.md, each whole: the values, and the text, with all about one way of drawing where `scores` is it."""
+def checked_ids(asked: Tensor | Sequence[int] | None, count: int, data: Pictures, judge: Judge | None) -> Tensor | None:
+    """The label ids asked for, int64 [count] on the CPU. Raises as `score` does."""
+    if asked is None:
+        return None
+    if judge is None:
+        raise ValueError("labels were asked for, and there is no judge to read them")
+    ids, names = torch.as_tensor(asked, dtype=torch.int64).cpu(), judge.spec.label_names
+    if ids.shape != (count,):
+        raise ValueError(f"there are {count} pictures and labels of shape {list(ids.shape)}")
+    if count and not 0 <= int(ids.min()) <= int(ids.max()) < len(names):
+        raise ValueError(f"label ids go from 0 to {len(names) - 1}; some of those asked for lie outside")
+    if data.label_names and data.label_names != names:
+        raise Mistake(
+            f"The judge knows the classes {some_names(names)}, and {data.source} has {some_names(data.label_names)}; "
+            f"train a judge on {data.source}."
+        )
+    return ids
+
+
+def write_report(folder: Path, values: Mapping[str, Any], lines: Sequence[str], scores: Scores | None = None) -> None:
+    """Writes scores.json and scores.md, each whole: the values, and the lines, with every class where there is one row of scores only."""
     with whole_file(Path(folder) / "scores.json") as beside:
         beside.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     with whole_file(Path(folder) / "scores.md") as beside:
-        beside.write_text(markdown(scores) if scores else f"# Scores\n\n{text}\n", encoding="utf-8")
+        beside.write_text(markdown(lines, scores), encoding="utf-8")
 
 
-def markdown(scores: Scores) -> str:
-    """The scores as a page: sentences, accuracy by class, and the confusion matrix where there are at most 20 classes."""
-    parts = ["# Scores", "\n".join(f"- {line}" for line in scores.lines())]
-    if scores.accuracy is not None:
-        rows = [{"asked": c.label, "right": f"{c.value:.1%} ± {c.error:.1%}", "pictures": c.count} for c in scores.accuracy.classes]
-        parts += ["## By class", table(rows)]
+def markdown(lines: Sequence[str], scores: Scores | None = None) -> str:
+    """A page: the lines (sentences, or a table as the first), accuracy by class, and the confusion matrix of at most 20 classes."""
+    told = "\n".join(lines) if lines[0].startswith("|") else "\n".join(f"- {line}" for line in lines)
+    parts = ["# Scores", told]
+    if scores is not None and scores.accuracy is not None:
+        parts += ["## By class", table(class_rows(scores.accuracy, scores.label_names))]
         if len(scores.label_names) <= 20:
             parts += ["## Asked (down) and found (across)", table(list(_confusion_rows(scores)))]
     return "\n\n".join(parts) + "\n"
@@ -133,63 +189,17 @@ def _cell(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 
 
-# ---- the real pictures -----------------------------------------------------------------------------------------------
-
-
-class _Real(NamedTuple):
-    features: Tensor  # [M, 64]
-    labels: Tensor  # [M]: the data's own where labels were asked for, else, or where it has none, the judge's
-    brightness: float
-    classes: tuple[str, ...]  # those they were taken from; none named means all
-
-
-def _real(data: Pictures, judge: Judge, ids: Tensor | None, seed: int) -> _Real:
-    """Real pictures of the classes asked for, at random. Mistake when there are fewer than four."""
-    wanted = None if ids is None or not data.label_names else ids.unique()
-    kept: list[Tensor] = []
-    labels: list[Tensor] = []
-    for some in torch.randperm(data.count, generator=generator_for(seed, "real")).split(1024):
-        batch = data.at(some.tolist())
-        pixels = batch.pixels.cpu()
-        if wanted is None or batch.labels is None:
-            its_labels = judge_labels(judge, pixels)[0]
-        else:
-            its_labels = batch.labels.cpu()
-            inside = torch.isin(its_labels, wanted)
-            pixels, its_labels = pixels[inside], its_labels[inside]
-        kept.append(pixels)
-        labels.append(its_labels)
-        if sum(map(len, kept)) >= MOST_REAL:
-            break
-    pictures = torch.cat(kept)[:MOST_REAL]
-    names = () if wanted is None or len(wanted) == len(data.label_names) else tuple(data.label_names[label] for label in wanted.tolist())
-    if len(pictures) < 4:
-        of = f" of {_some(names)}" if names else ""
-        raise Mistake(f"{data.source} has {len(pictures)} pictures{of}; a comparison with real pictures needs at least 4.")
-    return _Real(judge_features(judge, pictures), torch.cat(labels)[:MOST_REAL], float(pictures.double().mean()) / 255, names)
-
-
-def _ids(asked: Tensor | Sequence[int] | None, count: int, judge: Judge) -> Tensor | None:
-    if asked is None:
-        return None
-    ids = torch.as_tensor(asked, dtype=torch.int64).cpu()
-    kinds = len(judge.spec.label_names)
-    if ids.shape != (count,):
-        raise ValueError(f"there are {count} pictures and labels of shape {list(ids.shape)}")
-    if count and not 0 <= int(ids.min()) <= int(ids.max()) < kinds:
-        raise ValueError(f"label ids go from 0 to {kinds - 1}; some of those asked for lie outside")
-    return ids
-
-
 # ---- in words --------------------------------------------------------------------------------------------------------
 
 
 def _lines(scores: Scores) -> Iterator[str]:
-    far, basis = scores.frechet, scores.basis
-    yield (
-        f"Frechet distance {far.value:.3g} ± {far.error:.2g} at {far.count:,} pictures a side; "
-        f"real against real {far.floor:.3g} ± {far.floor_error:.2g}."
-    )
+    far, kernel, light = scores.frechet, scores.kid, scores.brightness
+    yield f"At {far.count:,} pictures a side, and in brackets what other real pictures score in the drawn ones' place:"
+    yield f"Frechet distance {_told(far, '.3g')}; KID {_told(kernel, '.2g')}."
+    if scores.precision and scores.recall:
+        yield f"Precision {_told_share(scores.precision)}, recall {_told_share(scores.recall)}."
+    if scores.density and scores.coverage:
+        yield f"Density {_told_share(scores.density)}, coverage {_told_share(scores.coverage)}."
     if scores.accuracy is not None:
         right = scores.accuracy
         yield f"Labels right: {right.value:.1%} ± {right.error:.1%} of {right.count:,}; of real pictures {right.floor:.1%}."
@@ -199,12 +209,40 @@ def _lines(scores: Scores) -> Iterator[str]:
     if scores.variety is not None:
         wide = scores.variety
         yield f"Variety inside a class: {wide.value:.2f} ± {wide.error:.2g} of real; real against real {wide.floor:.2f}."
-    yield f"Mean brightness {scores.brightness:.3f}; real {scores.brightness_floor:.3f}."
-    seen, real = basis.extractor, basis.reference
-    of, learnt = f", of {_some(real.classes)} only" if real.classes else "", ", which the judge learnt from" if real.learnt else ""
-    held_out = f"{seen.accuracy:.1%} of {seen.held_out:,} held-out pictures of {seen.data}"
-    yield f"Judge: {seen.architecture}, seed {seen.seed}, right on {held_out}."
-    yield f"Real: {real.count:,} pictures of {real.source}{of}{learnt}. Halves and resamples by seed {basis.seed}."
+    yield (
+        f"Brightness of a picture: mean {light.mean:.3f}, spread {light.spread:.3f}; of a real one {light.real_mean:.3f} and "
+        f"{light.real_spread:.3f}; apart by {_told(light, '.2g')}."
+    )
+
+
+def _told(result: Result, digits: str) -> str:
+    """A value and its error, and in brackets what real pictures score."""
+    return f"{result.value:{digits}} ± {_error(result.error)} ({result.floor:{digits}} ± {_error(result.floor_error)})"
+
+
+def _told_share(result: Result) -> str:
+    return f"{result.value:.2f} ± {result.error:.2f} ({result.floor:.2f} ± {result.floor_error:.2f})"
+
+
+def _error(error: float) -> str:
+    return f"{error:.2g}" if error < 100 else f"{error:.0f}"
+
+
+def _basis_lines(scores: Scores) -> Iterator[str]:
+    looked, real = scores.basis.extractor, scores.basis.reference
+    judge = scores.accuracy.basis.extractor if scores.accuracy else looked
+    for each in dict.fromkeys((looked, judge)):
+        assert each is not None
+        yield _extractor_line(each)
+    of, learnt = f", of {some_names(real.classes)} only" if real.classes else "", ", which the judge learnt from" if real.learnt else ""
+    yield f"Real: {real.count:,} pictures of {real.source}, split {real.split}{of}{learnt}. Random choices by seed {scores.basis.seed}."
+
+
+def _extractor_line(extractor: Extractor) -> str:
+    if extractor.accuracy is None:
+        return f"Features: {extractor.architecture}, weights {extractor.weights[:8]}."
+    held_out = f"{extractor.accuracy:.1%} of {extractor.held_out:,} held-out pictures of {extractor.data}"
+    return f"Judge: {extractor.architecture}, seed {extractor.seed}, right on {held_out}."
 
 
 def _confusion_rows(scores: Scores) -> Iterator[dict[str, object]]:
@@ -212,7 +250,3 @@ def _confusion_rows(scores: Scores) -> Iterator[dict[str, object]]:
     for name, counts in zip(scores.label_names, scores.accuracy.confusion, strict=True):
         if sum(counts):
             yield {"": name, **dict(zip(scores.label_names, counts, strict=True))}
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -63,7 +63,7 @@ class Training:
         if self.settings.ema:
             self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
         # Convolutions run faster on channels that lie side by side, on CPUs and GPUs alike; only the order in memory changes.
-        self.network.to(memory_format=torch.channels_last)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotation lacks it
         optimizer = _optimizer(self.network, self.settings)
         engine = torch.compile(self.network) if self.compiled else self.network
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
