@@ -174,7 +174,7 @@ def test_many_settings_that_differ_have_a_table_of_their_own(diffsteer: Diffstee
     assert [line[0] for line in cells(ended)] == ["setting", "channels", "lr", "optimizer", "warmup", "decay", "clip", "seed"]
     assert ["channels", "32,32", "64,128"] in cells(ended) and ["clip", "1.0", "none"] in cells(ended)
     assert "run  steps" in ended.out
-    assert "| optimizer | adamw | adam |" in (tmp_path / "c" / "compare.md").read_text()
+    assert "| optimizer | muon | adam |" in (tmp_path / "c" / "compare.md").read_text()
 
 
 def test_a_wide_table_is_folded(diffsteer: Diffsteer, copy: Copy, monkeypatch: pytest.MonkeyPatch) -> None:

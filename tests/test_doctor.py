@@ -241,7 +241,7 @@ def flat(values: Sequence[float], channels: int = 1) -> Tensor:
 def test_colours_and_the_spread_of_brightness_drift_too() -> None:
     usual = (0.5 + 0.12 * torch.randn(500, generator=random(4))).tolist()
     real, drawn = flat(usual, 3), flat(usual[:64], 3)
-    told = {"prediction": "eps", "guidance": 1.0, "steps": 500}
+    told: dict[str, Any] = {"prediction": "eps", "guidance": 1.0, "steps": 500}
     assert symptoms.drift(drawn, real, **told) is None
     reddish = drawn.clone()
     reddish[:, 0] = (reddish[:, 0].int() + 30).clamp(0, 255).to(torch.uint8)
@@ -262,7 +262,7 @@ Planted = Callable[..., Path]
 
 @pytest.fixture
 def planted(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
-    """A copy of the run `trained`, as if it had been longer: its settings, what was resolved and its losses changed. Few pictures are drawn."""
+    """A copy of the run `trained`, as if it had been longer: settings, what was resolved and losses changed. Few pictures are drawn."""
     monkeypatch.setattr(doctor, "PICTURES", doctor.LEAST)
 
     def make(losses: Sequence[float] = HEALTHY[2], norm: float = 0.5, resolved: dict[str, Any] | None = None, **settings: Any) -> Path:

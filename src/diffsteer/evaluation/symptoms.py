@@ -121,7 +121,7 @@ def few_steps(losses: Sequence[float], constant_rate: bool) -> Finding | None:
     if not steps:
         return None
     if steps < FEWEST_STEPS:
-        more = max(2 * FEWEST_STEPS, 2 * steps)
+        more = _more(steps)
         seen = f"{steps} optimizer steps, loss {fmean(losses[-max(1, steps // 10) :]):.3g}"
         mend = f"Go on with --steps {more}, or give a longer --budget."
         return Finding("steps", "Too few steps: pictures are still blots", seen, mend, {"steps": more}, goes_on=True)
@@ -132,8 +132,12 @@ def few_steps(losses: Sequence[float], constant_rate: bool) -> Finding | None:
     if not constant_rate or fall < max(FALLING * fmean(third), SURE * error):
         return None
     seen = f"it fell by {fall / fmean(third):.0%} from the third quarter of the run to the last, to {fmean(last):.3g}"
-    mend = f"Go on with --steps {2 * steps}; in a new run, --decay cosine and --ema get more out of as many steps."
-    return Finding("steps", "Too few steps: the loss was still falling", seen, mend, {"steps": 2 * steps}, goes_on=True)
+    mend = f"Go on with --steps {_more(steps)}; in a new run, --decay cosine and --ema get more out of as many steps."
+    return Finding("steps", "Too few steps: the loss was still falling", seen, mend, {"steps": _more(steps)}, goes_on=True)
+
+
+def _more(steps: int) -> int:
+    return 2 * max(FEWEST_STEPS, steps)
 
 
 def spikes(losses: Sequence[float], lr: float, clip: float | None) -> Finding | None:
@@ -179,7 +183,7 @@ def stale_average(own: Tensor, average: Tensor, steps: int, ema_decay: float) ->
     younger = 1 - min(0.5, 4 * (1 - min(ema_decay, 1 - (1 + steps) ** -0.75)))  # a quarter of the age
     decay = float(f"{younger:.3g}")
     seen = f"its loss is {float(average.mean()):.4g}, that of the weights themselves {float(own.mean()):.4g}"
-    mend = f"Train anew with --ema-decay {decay:g} (it was {ema_decay:g}), or go on with --steps {2 * steps}."
+    mend = f"Train anew with --ema-decay {decay:g} (it was {ema_decay:g}), or go on with --steps {_more(steps)}."
     return Finding("average", "The average of the weights (EMA) lags behind them", seen, mend, {"ema_decay": decay})
 
 
@@ -216,8 +220,8 @@ def wrong_range(drawn: Tensor, real: Tensor, prediction: str, pixel_range: str, 
         )
         if misread:
             return Finding("range", wrong, seen, said, {"pixel_range": other})
-        mend = f"Go on with --steps {2 * steps}: a model that has learnt little draws the mean."
-        return Finding("range", wrong, seen, mend, {"steps": 2 * steps}, goes_on=True)
+        mend = f"Go on with --steps {_more(steps)}: a model that has learnt little draws the mean."
+        return Finding("range", wrong, seen, mend, {"steps": _more(steps)}, goes_on=True)
     if over <= max(SATURATED, SURE * error):
         return None
     wrong = "Pictures are saturated"
@@ -250,8 +254,8 @@ def drift(drawn: Tensor, real: Tensor, prediction: str, guidance: float, steps: 
         return Finding("drift", wrong, seen, "Draw with --guidance-scale 1, or a smaller one.", draw=("--guidance-scale", "1"))
     if prediction == "eps":
         return Finding("drift", wrong, seen, "Train anew with --prediction v: eps says little about the mean.", {"prediction": "v"})
-    mend = f"Go on with --steps {2 * steps}; the mean of a picture is learnt late."
-    return Finding("drift", wrong, seen, mend, {"steps": 2 * steps}, goes_on=True)
+    mend = f"Go on with --steps {_more(steps)}; the mean of a picture is learnt late."
+    return Finding("drift", wrong, seen, mend, {"steps": _more(steps)}, goes_on=True)
 
 
 def copying(copies: Copies, steps: int) -> Finding | None:
