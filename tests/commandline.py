@@ -11,6 +11,9 @@ import numpy as np
 from PIL import Image, ImageSequence
 from PIL.PngImagePlugin import PngInfo
 
+# A training of a second or so.
+TINY = ["--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data"]
+
 
 class Ended:
     """How a command line ended: its exit code, and what it said."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from commandline import Diffsteer
     from diffsteer.diffusion.judge import Judge
 
-TINY = ("--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data")
-
 SmallModel = Callable[..., Path]
 
 
@@ -78,6 +76,7 @@ def small_model(tmp_path_factory: pytest.TempPathFactory) -> SmallModel:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on the digits by label, four steps long."""
+    from commandline import TINY
     from diffsteer.cli import run
 
     out = tmp_path_factory.mktemp("runs") / "digits"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commandline import Diffsteer, frames_of, pixels_of, recipe_of, tree, with_text
+from commandline import TINY, Diffsteer, frames_of, pixels_of, recipe_of, tree, with_text
 from diffsteer.cli import COMMANDS
 from diffsteer.config import DataSettings, TrainSettings, choices
 from diffsteer.data.pixels import to_signed
@@ -25,7 +25,6 @@ from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.folder import load_model
 from diffsteer.sampling.solvers import SOLVERS, SPACINGS
 
-TINY = ["--channels", "32,32", "--layers", "1", "--batch-size", "32", "--preview-every", "100", "--figures", "data"]
 CLOTHES = ("3", "ankle-boot", "0-2", "T-shirt/top", *"efghij")
 
 

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from commandline import Diffsteer, Ended, pixels_of, tree
-from conftest import TINY
+from commandline import TINY, Diffsteer, Ended, pixels_of, tree
 from diffsteer import comparing, curves
 from diffsteer.cli import run
 from diffsteer.data.images import load_pictures
