@@ -1,7 +1,7 @@
 """What steers do to coloured digits, told by judges that did not steer.
 
-    diffsteer train digits-color --conditioning none --steps 807 --out runs/plain
-    diffsteer train digits-color --steps 700 --out runs/labelled
+    diffsteer train digits-color --optimizer adamw --conditioning none --steps 807 --out runs/plain
+    diffsteer train digits-color --optimizer adamw --steps 700 --out runs/labelled
     python tests/steering/tiny_clip.py clip
     python benchmarks/digits_steering.py --plain runs/plain --labelled runs/labelled --clip clip
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from diffsteer.data.images import load_pictures
 
+TRAINING = ("--patch-size", "1", "--optimizer", "adamw", "--lr", "2e-3", "--warmup", "50", "--precision", "bf16")
 VARIANTS = {
     "embedding 1": ["--conditioning", "concat", "--class-emb-size", "1"],
     "embedding 4": ["--conditioning", "concat", "--class-emb-size", "4"],
@@ -80,7 +81,7 @@ def main() -> None:
     for name, flags in VARIANTS.items():
         run = given.runs / name.replace(" ", "-")
         options = ["--steps", given.steps, "--batch-size", given.batch_size, "--seed", given.seed, "--figures", "data", *flags]
-        diffsteer("train", given.data, "--recipe", "mnist-fast", "--out", str(run), *options)
+        diffsteer("train", given.data, *TRAINING, "--out", str(run), *options)
         drawn = run / "drawn.npz"
         diffsteer("sample", str(run), "--labels", "all", "--per-label", "100", "--steps", "10", "--out", str(drawn), "--overwrite")
         arrays = np.load(drawn)
