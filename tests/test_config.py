@@ -43,6 +43,12 @@ def test_durations(number: Any, unit: tuple[str, int]) -> None:
     assert settings_of(budget=f"{number}{unit[0]}").budget == pytest.approx(float(number) * unit[1])
 
 
+@given(seconds=st.integers(1, 10**6) | st.floats(0.01, 10_000).map(lambda value: round(value, 3)))
+def test_a_duration_in_words_is_read_back(seconds: float) -> None:
+    assert config.parse_duration(config.duration(seconds)) == pytest.approx(seconds)
+    assert [config.duration(each) for each in (90, 1200, 7200, 5400, 0.5)] == ["90s", "20m", "2h", "90m", "0.5s"]
+
+
 @pytest.mark.parametrize("wrong", ["", "soon", "5 days", "-5m", "1.2.3m", "m", "1e3s", "nan", "inf", "0m", "5m 3s", True])
 def test_no_durations(wrong: Any) -> None:
     with pytest.raises(Mistake, match=r"^--budget"):

@@ -37,7 +37,7 @@ from diffsteer.data.shape import LARGEST_KEPT
 from diffsteer.data.sources import open_source
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import Denoiser
-from diffsteer.diffusion.networks import default_channels, size_multiple
+from diffsteer.diffusion.networks import size_multiple, usual_channels
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.cost import measured
 from diffsteer.recipebook import train_settings
@@ -217,7 +217,7 @@ def _settings(base: TrainSettings, data: Pictures, way: Way, **more: Any) -> Tra
     chosen = {"layers": way.layers, "precision": way.precision, "batch_size": way.batch, **more}
     if way.size != (data.height, data.width):
         chosen["size"] = way.size
-    if way.channels != default_channels(*way.size):
+    if way.channels != usual_channels(*way.size):
         chosen["channels"] = way.channels
     return train_settings(None, {**base.model_dump(), **chosen})
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import settings as rules
 from hypothesis import strategies as st
 
-from diffsteer.diffusion.networks import default_channels
+from diffsteer.diffusion.networks import usual_channels
 from diffsteer.errors import Mistake
 from diffsteer.training.choice import LEAST, Choice, Situation, Trial, Way, choose, forecast
 
@@ -44,7 +44,7 @@ class Machine:
 
     def __call__(self, way: Way) -> Trial:
         self.asked.append(way)
-        wide = way.channels[-1] / default_channels(*way.size)[-1]
+        wide = way.channels[-1] / usual_channels(*way.size)[-1]
         work = way.layers * wide**2 * way.size[0] * way.size[1] / 32**2 * way.batch
         step = work * self.picture / (self.half if way.precision != "fp32" else 1)
         return Trial(way, step, step * 3, int(5e8 + work * self.bytes), 1_000_000, way.batch)
@@ -67,7 +67,7 @@ def said(choice: Choice, about: str) -> str:
 
 @given(st.floats(0.002, 2), st.floats(200, 20_000), st.booleans())
 def test_a_forecast_fills_the_budget(step: float, budget: float, compiles: bool) -> None:
-    trial = Trial(Way((32, 32), (32, 64, 64), 1, "fp32", 64), step, step * 3, 0, 1_000_000, 64)
+    trial = Trial(Way((32, 32), (64, 128), 1, "fp32", 64), step, step * 3, 0, 1_000_000, 64)
     ahead = forecast(replace(USUAL, budget=budget, compiles=compiles), trial)
     assert budget - step - 1e-6 <= sum(ahead.seconds.values()) <= budget + 1e-6
     assert ahead.seconds["training"] == pytest.approx(ahead.steps * step)
@@ -80,14 +80,14 @@ def test_a_forecast_fills_the_budget(step: float, budget: float, compiles: bool)
 def test_a_slow_machine_gets_a_small_network_and_more_steps() -> None:
     machine = Machine(picture=0.05)
     choice = chosen(machine, budget=300.0)
-    assert choice.trial.way == Way((32, 32), (32, 32, 32), 1, "fp32", 32)
+    assert choice.trial.way == Way((32, 32), (32, 64), 1, "fp32", 32)
     assert "pays from 1,000 steps" in said(choice, "network") and "more steps teach more" in said(choice, "batch")
-    assert {way.channels for way in machine.asked} == {(32, 32, 32)}, "what is hopeless is not measured"
+    assert {way.channels for way in machine.asked} == {(32, 64)}, "what is hopeless is not measured"
 
 
 def test_a_fast_machine_gets_the_largest_network_and_batch() -> None:
     choice = chosen(Machine(picture=1e-6, half=2.0, bytes=1e5), budget=7200.0)
-    assert choice.trial.way == Way((32, 32), (128, 256, 256), 2, "bf16", 512)
+    assert choice.trial.way == Way((32, 32), (256, 512), 2, "bf16", 512)
 
 
 @rules(max_examples=40, deadline=None)
@@ -99,10 +99,10 @@ def test_more_time_never_means_a_smaller_network(picture: float, budget: float, 
 
 def test_a_larger_network_only_where_it_gets_its_steps() -> None:
     for picture, channels, layers in (
-        (0.018, (32, 32, 32), 1),
-        (0.012, (32, 64, 64), 1),
-        (0.0012, (32, 64, 64), 2),
-        (1e-4, (64, 128, 128), 2),
+        (0.018, (32, 64), 1),
+        (0.012, (64, 128), 1),
+        (0.0012, (64, 128), 2),
+        (1e-4, (128, 256), 2),
     ):
         way = chosen(Machine(picture)).trial.way
         assert (way.channels, way.layers) == (channels, layers), picture
@@ -110,7 +110,7 @@ def test_a_larger_network_only_where_it_gets_its_steps() -> None:
 
 def test_few_pictures_get_no_large_network() -> None:
     choice = chosen(Machine(picture=1e-6), pictures=900)
-    assert width(choice) == (160, 1) and "by heart" in said(choice, "network")
+    assert width(choice) == (192, 1) and "by heart" in said(choice, "network")
 
 
 def test_a_network_that_does_not_fit_is_not_chosen() -> None:

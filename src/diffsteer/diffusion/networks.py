@@ -36,6 +36,12 @@ def default_channels(height: int, width: int) -> tuple[int, ...]:
     return (64, 128, 128, 256) if side <= 64 else (64, 64, 128, 128, 256)
 
 
+def usual_channels(height: int, width: int) -> tuple[int, ...]:
+    """Channels of a network that sees pictures of this size in the patches that are its default."""
+    patch = default_patch_size(height, width)
+    return default_channels(-(-height // patch), -(-width // patch))
+
+
 def unet_config(
     channels: tuple[int, ...],
     attention_levels: int,

@@ -10,18 +10,20 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from diffsteer.config import duration
-from diffsteer.diffusion.networks import default_channels
+from diffsteer.diffusion.networks import usual_channels
 from diffsteer.errors import Mistake
 from diffsteer.training.budget import CHECKPOINTS, WARM_UP, Costs, end_seconds, previews_in, steps_in, steps_to_time
 
 Size = tuple[int, int]  # height, width
 
 TRIED = 64  # pictures a step while sizes and networks are compared; "steps" below are steps of so many
-# Networks from small to large: how wide against the usual one, layers, and the steps from which one is worth its time.
+# Networks from small to large: how wide against the usual one, layers, and the steps from which one is worth its time. (Digits, a minute of
+# one core: half the width drew at a Frechet distance of 0.35 after 630 steps, the usual width at 0.46 after 300; real digits: 0.25.)
 RUNGS = ((0.5, 1, 0), (1, 1, 1_000), (1, 2, 5_000), (2, 2, 15_000), (4, 2, 50_000))
 USUAL = 1
 FEW = 2_000  # pictures: a network larger than the usual one would learn fewer by heart
-# Pictures a step, by the steps up to which they are right: first more steps, then calmer ones.
+# Pictures a step, by the steps up to which they are right: first more steps, then calmer ones. (Digits, half a minute: 0.55 with batches of
+# 32, 0.61 with 64 and so 315 steps, 0.70 with 128; a minute: 0.36 with 32, 0.35 with 64 and so 630 steps.)
 BATCHES = ((500, 32), (4_000, 64), (20_000, 128), (80_000, 256), (None, 512))
 ENOUGH = 500  # steps: with fewer, smaller pictures are the better choice
 TO_SPARE = 60_000  # steps of the usual network: then pictures of twice the side, four times the work, can be afforded
@@ -169,7 +171,7 @@ class _Trials:
     def rung(self, size: Size, rung: int) -> Trial:
         """This network in the arithmetic that suits it best."""
         wide, layers, _ = RUNGS[rung]
-        channels = tuple(max(32, int(wide * usual)) for usual in default_channels(*size))
+        channels = tuple(max(32, int(wide * usual)) for usual in usual_channels(*size))
         first, *others = [self(Way(size, channels, layers, precision, TRIED)) for precision in self.precisions]
         self.precisions = (self.precisions[0], *(trial.way.precision for trial in others if trial.step * HOPELESS <= first.step))
         best = min([first, *others], key=lambda trial: trial.step)
