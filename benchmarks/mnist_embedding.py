@@ -24,7 +24,10 @@ from torch.nn import functional as F
 
 from diffsteer.data.images import load_pictures
 
-TRAINING = ("--patch-size", "1", "--optimizer", "adamw", "--lr", "2e-3", "--warmup", "50", "--precision", "bf16")
+TRAINING = (
+    *("--patch-size", "1", "--optimizer", "adamw", "--lr", "2e-3", "--warmup", "50", "--precision", "bf16"),
+    *("--prediction", "flow", "--no-velocity-loss", "--guidance-scale", "1", "--guidance-interval", "0-1"),
+)
 VARIANTS = {
     "embedding 1": ["--conditioning", "concat", "--class-emb-size", "1"],
     "embedding 4": ["--conditioning", "concat", "--class-emb-size", "4"],

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from diffsteer import cli, config, recipebook
-from diffsteer.config import LENGTHS, DataSettings, PictureRecipe, TrainSettings, as_flags
+from diffsteer.config import FROM_THE_BASE, LENGTHS, DataSettings, FinetuneSettings, PictureRecipe, TrainSettings, as_flags
 from diffsteer.errors import Mistake
-from diffsteer.recipebook import train_settings
+from diffsteer.recipebook import recipe_command, recipe_settings, train_settings
 
 # Promised: these flags keep their names.
 PROMISED = """size network conditioning class-emb-size label-dropout prediction process batch-size accumulate lr optimizer flip ema
@@ -112,7 +112,9 @@ def test_on_and_off_survive_yaml() -> None:
         ({"network": "conditional-unet", "conditioning": "concat"}, "use --conditioning add or another network"),
         ({"pixel_range": "unit"}, "--pixel-range unit goes with --prediction x0"),
         ({"noise": "uniform", "process": "cosine"}, "--noise uniform goes with --process flow, not cosine"),
+        ({"judge": "judges/d"}, "--judge scores the model in training; say by --score-every after how many steps"),
         ({"min_snr": 5}, "--min-snr goes with the predictions eps, v and x0, not flow"),
+        ({"velocity_loss": True}, "--velocity-loss goes with --prediction x0"),
         ({"prediction": "eps"}, "--prediction eps says nothing about x0 where flow starts"),
         ({"label_droput": 0.1}, "There is no setting 'label_droput' in the settings; did you mean label_dropout?"),
         ({"qqq": 9}, "There is no setting 'qqq' in the settings; the settings are the flags"),
@@ -198,19 +200,21 @@ def test_a_misspelt_recipe_is_told_its_neighbour() -> None:
 def test_every_recipe_opens_with_its_command_and_validates(name: str) -> None:
     first = recipebook.recipe_text(name).splitlines()[0]
     words = first.removeprefix("# ").split()
-    assert words[:2] == ["diffsteer", "train"] and words[words.index("--recipe") + 1] == name and "--out" in words
-    chosen = train_settings(name, {})
-    assert chosen.data == words[2], "the command and the recipe name the same data"
+    assert words[:2] == ["diffsteer", recipe_command(name)] and words[words.index("--recipe") + 1] == name and "--out" in words
+    chosen = recipe_settings(name)
+    given = [chosen.model, chosen.data] if isinstance(chosen, FinetuneSettings) else [chosen.data]
+    assert given == words[2 : words.index("--recipe")], "the command and the recipe name the same data, and the same base"
 
 
 @pytest.mark.parametrize("name", recipebook.recipe_names())
 def test_a_recipe_is_shown_beside_our_defaults(name: str) -> None:
     written, rows = recipebook.load_recipe(name), {row["setting"]: row for row in recipebook.beside_defaults(name)}
-    for key in set(written) - {"data"}:
-        if getattr(train_settings(name, {}), key) != TrainSettings.model_fields[key].get_default() and key != "epochs":
+    for key in set(written) - {"model", "data"}:
+        chosen = recipe_settings(name)
+        if getattr(chosen, key) != type(chosen).model_fields[key].get_default() and key != "epochs":
             assert key in rows, f"{key} differs and is not shown"
     assert all(row["reason"] and row["recipe"] != row["default"] for row in rows.values())
-    assert "data" not in rows and set(rows) <= set(written), "only what the recipe says can differ"
+    assert not {"model", "data"} & set(rows) and set(rows) <= set(written), "only what the recipe says can differ"
 
 
 def test_the_seeds_keep_the_seeds_settings() -> None:
@@ -222,6 +226,10 @@ def test_the_seeds_keep_the_seeds_settings() -> None:
     lesson = train_settings("seed-class-conditional", {})
     assert (lesson.process, lesson.prediction, lesson.conditioning, lesson.class_emb_size) == ("cosine", "eps", "concat", 4)
     assert (lesson.lr, lesson.epochs, lesson.solver, lesson.sample_steps) == (1e-3, 10, "ddpm", 1000)
+    for name, epochs, batch, decay in (("finetune-seed", 2, 4, "none"), ("finetune-seed-script", 16, 8, "exponential")):
+        cell = recipe_settings(name)
+        assert (cell.optimizer, cell.lr, cell.accumulate, cell.epochs, cell.batch_size) == ("adamw", 1e-5, 2, epochs, batch)
+        assert (cell.ema, cell.warmup, cell.decay, cell.clip, cell.flip) == (False, 0, decay, None, True)
     for name in ("seed-basic", "seed-unet"):
         lesson = train_settings(name, {})
         assert (lesson.pixel_range, lesson.noise, lesson.prediction, lesson.epochs) == ("unit", "uniform", "x0", 3)
@@ -233,6 +241,13 @@ def test_every_setting_has_its_reason_and_its_help() -> None:
     assert all(recipebook.WHY_DEFAULT.values())
     assert all(field.description and field.description.endswith((".", ")")) for field in TrainSettings.model_fields.values())
     assert set(recipebook.NOT_GIVEN) <= settings_but_data
+    new_or_other = {
+        key
+        for key, field in FinetuneSettings.model_fields.items()
+        if key not in FROM_THE_BASE | {"model", "data"} and repr(field) != repr(TrainSettings.model_fields.get(key))
+    }
+    assert set(recipebook.WHY_FINETUNE) == new_or_other and set(recipebook.NOT_GIVEN_FINETUNE) <= new_or_other
+    assert all(FinetuneSettings.model_fields[key].description for key in new_or_other)
 
 
 # ---- names and round trips -------------------------------------------------------------------------------------------
@@ -271,8 +286,8 @@ def test_settings_survive_yaml(given: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("name", recipebook.recipe_names())
 def test_recipes_survive_yaml(name: str) -> None:
-    chosen = train_settings(name, {})
-    assert TrainSettings(**yaml.safe_load(yaml.safe_dump(chosen.model_dump(mode="json")))) == chosen
+    chosen = recipe_settings(name)
+    assert type(chosen)(**yaml.safe_load(yaml.safe_dump(chosen.model_dump(mode="json")))) == chosen
 
 
 def test_differing_names_what_differs_and_nothing_that_may() -> None:
@@ -330,6 +345,7 @@ def test_a_picture_recipe_takes_nothing_odd(change: dict[str, Any]) -> None:
     [
         {"data": "digits"},
         {"data": "digits", "size": (8, 10), "channels": (32, 64), "clip": None, "ema": False, "figures": (), "flip": True, "budget": 90.0},
+        {"data": "digits", "guidance_scale": 3.0, "guidance_interval": (0.25, 0.9)},
         {"data": "a folder", "track": ("tensorboard", "wandb"), "feed_time": False, "steps": 3, "lr": 1e-05, "prediction": "v"},
     ],
 )

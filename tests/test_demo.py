@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -22,8 +23,14 @@ def test_the_demo_ends_with_pictures_and_the_next_command(
     assert cli.run(["demo", "--out", "demo"]) == 0
     said = capsys.readouterr().out
     named = re.findall(r"^   (demo/\S+\.(?:png|gif))", said, re.MULTILINE)
-    assert len(named) == 7
+    assert len(named) == 8
     assert all(Path(path).stat().st_size > 1000 for path in named)
+    share = re.search(
+        r"^   (\S+)% ± \S+% of 200 are the digit asked for, read by a judge that is right on (\S+)% of real", said, re.MULTILINE
+    )
+    assert share is not None and float(share[1]) > 85 and float(share[2]) > 95
+    scores = json.loads(Path("demo/scores/scores.json").read_text())["rows"][0]
+    assert f"{scores['accuracy']['value']:.1%}" == f"{share[1]}%" and f"digits {scores['frechet']['value']:.2f} ± " in said
     following = said.strip().splitlines()[-1]
     assert following.startswith("next: diffsteer sample ")
     assert cli.run(shlex.split(following.removeprefix("next: diffsteer "))) == 0

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from commandline import Diffsteer, pixels_of, tree
-from diffsteer import evaluating
+from diffsteer import evaluating, judging, progress
 from diffsteer.data.images import load_pictures
 from diffsteer.data.memory import MemoryPictures
 from diffsteer.diffusion.judge import Judge, is_judge, load_judge, save_judge
@@ -196,7 +196,7 @@ def test_how_long_it_will_take_is_said_once_it_is_known(
     ("seconds", "words"), [(0.4, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (5400, "1.5 h"), (86400, "24.0 h")]
 )
 def test_a_time_is_said_roughly(seconds: float, words: str) -> None:
-    assert evaluating._roughly(seconds) == words
+    assert progress.roughly(seconds) == words
 
 
 def test_a_second_evaluation_reads_the_real_pictures_features(diffsteer: Diffsteer, trained: Path, judges: Judges, own_cache: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_judge_that_steers_may_not_judge(diffsteer: Diffsteer, tmp_path: Path,
 def test_without_a_judge_one_of_another_architecture_is_trained_and_kept(
     diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluating, "train_judge", functools.partial(train_judge, epochs=1))
+    monkeypatch.setattr(judging, "train_judge", functools.partial(train_judge, epochs=1))
     words = ["evaluate", trained, "digits", *FEW, "--out", "s"]
     first = diffsteer(*words, "--steer", f"classifier={judges.scores},label=3")
     assert "training a judge on digits (patches)" in first.out

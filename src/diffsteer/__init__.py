@@ -9,13 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from diffsteer.api import evaluate, load, sample, steer, train
+    from diffsteer.api import evaluate, finetune, load, sample, steer, train
     from diffsteer.data.images import load_pictures
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "evaluate": "diffsteer.api",
+    "finetune": "diffsteer.api",
     "load": "diffsteer.api",
     "load_pictures": "diffsteer.data.images",
     "sample": "diffsteer.api",
@@ -23,7 +24,7 @@ _HOMES = {
     "train": "diffsteer.api",
 }
 
-__all__ = ["__version__", "evaluate", "load", "load_pictures", "sample", "steer", "train"]
+__all__ = ["__version__", "evaluate", "finetune", "load", "load_pictures", "sample", "steer", "train"]
 
 
 def __getattr__(name: str) -> Any:

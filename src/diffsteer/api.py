@@ -1,4 +1,4 @@
-"""The library's front: train, load, steer, sample, evaluate. The command line draws and trains nothing that these do not."""
+"""The library's front: train, finetune, load, steer, sample, evaluate. The command line draws and trains nothing that these do not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffsteer import evaluating, run
-from diffsteer.config import EvaluateSettings, as_flags, validated
+from diffsteer.config import EvaluateSettings, TrainSettings, as_flags, validated
 from diffsteer.data import pixels
 from diffsteer.device import find_device
 from diffsteer.diffusion.denoiser import PRECISIONS, Denoiser
@@ -19,7 +19,7 @@ from diffsteer.errors import Mistake
 from diffsteer.evaluating import Evaluation
 from diffsteer.order import canvas_of
 from diffsteer.processes import has_gpus, relaunch
-from diffsteer.recipebook import train_settings
+from diffsteer.recipebook import finetune_settings, train_settings
 from diffsteer.run import Result
 from diffsteer.sampling.draw import Drawn, How, draw, jobs_for
 from diffsteer.sampling.folder import load_model
@@ -35,9 +35,21 @@ def train(data: str | None = None, out: str | Path = "runs/first", *, recipe: st
     settings: the command line's flags with underscores, for example `budget="2m"` or `label_dropout=0.1`. Raises Mistake, Stopped.
     """
     given = settings if data is None else {"data": data, **settings}
-    wanted = train_settings(recipe, given)
+    return _trained(train_settings(recipe, given), out)
+
+
+def finetune(model: str | Path, data: str, out: str | Path, *, recipe: str | None = None, **settings: Any) -> Result:
+    """Trains a model that is there on other pictures, into the run folder `out`, or goes on with the run that is there.
+
+    model: as for `load`. settings: the command line's flags with underscores, for example `steps=200, tune="lora"`. Raises Mistake and
+    Stopped.
+    """
+    return _trained(finetune_settings(recipe, {"model": str(model), "data": data, **settings}), out)
+
+
+def _trained(wanted: TrainSettings, out: str | Path) -> Result:
     cpu = wanted.device == "cpu" or not has_gpus(wanted.processes)
-    relaunch(wanted.processes, ["train", *as_flags(wanted), "--out", str(out)], cpu=cpu)
+    relaunch(wanted.processes, [wanted.command, *as_flags(wanted), "--out", str(out)], cpu=cpu)
     return run.train(wanted, Path(out))  # after several processes: the finished run's result
 
 

@@ -18,7 +18,7 @@ from diffsteer.errors import Mistake, Stopped
 
 # Name: (what it does, an example).
 COMMANDS = {
-    "demo": ("The story so far on built-in data: check, train, sample, steer; pictures at the end.", "diffsteer demo --out demo"),
+    "demo": ("The story so far on built-in data: check, train, sample, steer, score; pictures at the end.", "diffsteer demo --out demo"),
     "check": ("Read every picture and say what is odd; draw what the model will see.", "diffsteer check photos/ --out sheet"),
     "plan": (
         "Measure this machine for some seconds and propose how to train within a budget; say what that would give.",
@@ -27,6 +27,10 @@ COMMANDS = {
     "train": (
         "Train a model into a run folder, or go on with one: the same command again resumes.",
         "diffsteer train photos/ --out runs/photos --budget 20m",
+    ),
+    "finetune": (
+        "Train a model that is there on other pictures, into a run folder, or go on with one.",
+        "diffsteer finetune runs/photos drawings/ --out runs/drawings",
     ),
     "sample": ("Draw pictures with a model.", "diffsteer sample runs/photos --labels cat,dog --per-label 8 --out pets.png"),
     "judge": (
@@ -45,6 +49,12 @@ COMMANDS = {
         "Find what is wrong with a run or a model, say it in plain words, and name the flag that mends it.",
         "diffsteer doctor runs/photos",
     ),
+    "card": (
+        "Write the model card: data, settings, scores, copies, limits, how to load it, and a grid of samples.",
+        "diffsteer card runs/photos --license mit --data-license cc-by-4.0",
+    ),
+    "push": ("Upload a model folder to the Hub, and nothing else of its run.", "diffsteer push runs/photos user/photos --private"),
+    "app": ("Open the web app: draw, steer and watch, in the browser.", "diffsteer app runs/photos"),
     "recipes": ("List the recipes, or show one.", "diffsteer recipes show seed-class-conditional"),
 }
 

@@ -16,7 +16,17 @@ from cyclopts import Parameter
 from pydantic import BaseModel, ConfigDict, create_model
 
 from diffsteer import config, recipebook
-from diffsteer.config import DataSettings, EvaluateSettings, JudgeSettings, PlanSettings, SampleSettings, TrainSettings
+from diffsteer.config import (
+    FROM_THE_BASE,
+    AppSettings,
+    DataSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    JudgeSettings,
+    PlanSettings,
+    SampleSettings,
+    TrainSettings,
+)
 from diffsteer.errors import Mistake
 
 FLAT = Parameter(name="*")
@@ -57,17 +67,23 @@ if TYPE_CHECKING:
 
     class TrainFlags(BaseModel): ...
 
+    class FinetuneFlags(BaseModel): ...
+
     class SampleFlags(BaseModel): ...
 
     class JudgeFlags(BaseModel): ...
 
     class EvaluateFlags(BaseModel): ...
+
+    class AppFlags(BaseModel): ...
 else:
     DataFlags = _flags(DataSettings, "DataFlags", without=("streaming",))
     PlanFlags = _flags(PlanSettings, "PlanFlags")
     TrainFlags = _flags(TrainSettings, "TrainFlags", without=("data",))
+    FinetuneFlags = _flags(FinetuneSettings, "FinetuneFlags", without=("model", "data", *FROM_THE_BASE))
     SampleFlags = _flags(SampleSettings, "SampleFlags")
     JudgeFlags = _flags(JudgeSettings, "JudgeFlags", without=("streaming", "caption_column"))
+    AppFlags = _flags(AppSettings, "AppFlags")
     EvaluateFlags = _flags(EvaluateSettings, "EvaluateFlags", without=("size", "streaming", "caption_column"))
 
 
@@ -114,7 +130,7 @@ def check(
         _say(f"next: diffsteer train {shlex.quote(data)} --out runs/first --budget 10m")
 
 
-# ---- plan, train -----------------------------------------------------------------------------------------------------
+# ---- plan, train, finetune -------------------------------------------------------------------------------------------
 
 
 def plan(data: str, *, json_: AsJson = False, flags: Annotated[PlanFlags | None, FLAT] = None) -> None:
@@ -165,7 +181,42 @@ def train(
     given = _given(flags)
     if data is not None:
         given["data"] = data
-    settings = recipebook.train_settings(recipe, given)
+    _run(recipebook.train_settings(recipe, given), out, dry_run, json_)
+
+
+def finetune(
+    model: str | None = None,
+    data: str | None = None,
+    *,
+    out: Path | None = None,
+    recipe: str | None = None,
+    dry_run: Switch = False,
+    json_: AsJson = False,
+    flags: Annotated[FinetuneFlags | None, FLAT] = None,
+) -> None:
+    """Train a model that is there on other pictures, into a run folder, or go on with one: the same command again resumes.
+
+    Parameters
+    ----------
+    model
+        The base: model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel; a recipe may name it.
+    data
+        Built-in name, Hub id, folder of pictures, parquet file or data-set folder; a recipe may name it.
+    out
+        The run folder.
+    recipe
+        A recipe's name (see: diffsteer recipes) or a YAML file; flags go over it.
+    dry_run
+        Print the resolved settings, shapes and parameters, and stop.
+    json_
+        Print the result as one machine-readable object.
+    """
+    given = _given(flags) | {key: value for key, value in (("model", model), ("data", data)) if value is not None}
+    _run(recipebook.finetune_settings(recipe, given), out, dry_run, json_)
+
+
+def _run(settings: TrainSettings, out: Path | None, dry_run: bool, json_: bool) -> None:
+    """Trains or fine-tunes, and tells what came of it."""
     if dry_run:
         _dry_run(settings, json_)
         return
@@ -173,7 +224,7 @@ def train(
         raise Mistake("Say where the run goes: --out runs/first.")
     from diffsteer.processes import has_gpus, is_main_process, relaunch
 
-    words = ["train", *config.as_flags(settings), "--out", str(out), *(["--json"] if json_ else [])]
+    words = [settings.command, *config.as_flags(settings), "--out", str(out), *(["--json"] if json_ else [])]
     if relaunch(settings.processes, words, cpu=settings.device == "cpu" or not has_gpus(settings.processes)):
         return
     from diffsteer import run
@@ -201,7 +252,7 @@ def _dry_run(settings: TrainSettings, as_json: bool) -> None:
     """Prints every setting, those that differ from the default marked, then what they make of the data."""
     from diffsteer import run
 
-    fields = {key: field for key, field in TrainSettings.model_fields.items() if key != "data"}
+    fields = {key: field for key, field in type(settings).model_fields.items() if key not in ("model", "data")}
     differ = [key for key, field in fields.items() if getattr(settings, key) != field.get_default()]
     lines = run.outlook(settings)
     if as_json:
@@ -391,6 +442,112 @@ def doctor(run: Path, *, json_: AsJson = False) -> None:
     _say(f"next: {found.command}")
 
 
+# ---- card, push ------------------------------------------------------------------------------------------------------
+
+
+def card(
+    model: str,
+    *,
+    license_: Annotated[str | None, Parameter(name="--license", show_default=False)] = None,
+    data_license: str | None = None,
+    name: str | None = None,
+    out: Path | None = None,
+    overwrite: Switch = False,
+    dry_run: Switch = False,
+    json_: AsJson = False,
+) -> None:
+    """Write the model card: data, settings, scores, copies, limits, how to load it, and a grid of samples.
+
+    Parameters
+    ----------
+    model
+        Run folder, of which the card can tell most, or model folder.
+    license_
+        The model's licence as the Hub names it: apache-2.0, mit, cc-by-4.0, ..., other.
+    data_license
+        The licence of the data that it learnt from, likewise.
+    name
+        The model's name on the Hub, user/name; default: the run's name, until diffsteer push knows.
+    out
+        The card, with samples.png beside it; default: README.md in the model's folder.
+    overwrite
+        Replace an existing card.
+    dry_run
+        Print the card, and write nothing.
+    json_
+        Print the result as one machine-readable object.
+    """
+    from diffsteer.sharing.card import write_card
+    from diffsteer.sharing.licences import Licences
+
+    made = write_card(model, out, licences=Licences(license_, data_license), name=name, overwrite=overwrite, dry_run=dry_run)
+    if json_:
+        _say(json.dumps({"files": [str(path) for path in made.paths], "notes": list(made.notes), "card": made.text}, ensure_ascii=False))
+        return
+    if dry_run:
+        _say(made.text.rstrip())
+    for path in made.paths:
+        _say(f"written  {path}")
+    for note in made.notes:
+        _say(note)
+    _say("next: the same command without --dry-run" if dry_run else f"next: diffsteer push {shlex.quote(model)} {name or 'NAME'} --dry-run")
+
+
+def push(model: str, repo: str, *, private: Switch = False, dry_run: Switch = False, json_: AsJson = False) -> None:
+    """Upload a model folder to the Hub, and nothing else of its run.
+
+    Parameters
+    ----------
+    model
+        Run folder or model folder of this computer.
+    repo
+        user/name, or a name in your own namespace.
+    private
+        Make the repository private, where it is new.
+    dry_run
+        Say what would be uploaded, and stop.
+    json_
+        Print the result as one machine-readable object.
+    """
+    from diffsteer.sharing import hub
+
+    hub.check_name(repo)
+    account = None if dry_run else hub.sign_in()  # no token, no network: said before anything heavy is loaded
+    from diffsteer.sharing import pushing
+
+    if account is None:
+        would = pushing.parcel(model, repo, private)
+        _say(
+            json.dumps(would.to_dict(), ensure_ascii=False)
+            if json_
+            else "\n".join([*would.lines(), "next: the same command without --dry-run"])
+        )
+        return
+    done = pushing.push(model, repo, account, private=private, say=(lambda _: None) if json_ else _say)
+    if json_:
+        _say(json.dumps(done.to_dict()))
+        return
+    _say(f"done     {done.url} ({'private' if done.private else 'public'}{'' if done.changed else ', nothing had changed'})")
+    _say(f"next: diffsteer sample {done.repo} --out pictures.png")
+
+
+# ---- app -------------------------------------------------------------------------------------------------------------
+
+
+def app(model: str, *, flags: Annotated[AppFlags | None, FLAT] = None) -> None:
+    """Open the web app: draw, steer and watch, in the browser.
+
+    Parameters
+    ----------
+    model
+        Model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel.
+    """
+    settings = config.validated(AppSettings, _given(flags), "the settings")
+    from diffsteer.app.serve import serve
+
+    serve(model, settings, _say)
+
+
 # ---- recipes, demo ---------------------------------------------------------------------------------------------------
 
 
@@ -424,12 +581,13 @@ def recipes(action: str | None = None, name: str | None = None, *, json_: AsJson
     _say(f"{'setting':18} {'the seed' if name.startswith('seed-') else name:28} {'our default':28} why ours differs")
     for row in rows:
         _say(f"{row['setting']:18} {row['recipe']:28} {row['default']:28} {row['reason']}")
-    data = recipebook.load_recipe(name).get("data", "DATA")
-    _say(f"next: diffsteer train {shlex.quote(data)} --recipe {shlex.quote(name)} --out {shlex.quote(f'runs/{Path(name).stem}')}")
+    given, command = recipebook.load_recipe(name), recipebook.recipe_command(name)
+    whose = [given.get(key, key.upper()) for key in (("model", "data") if command == FinetuneSettings.command else ("data",))]
+    _say(f"next: {shlex.join(['diffsteer', command, *whose, '--recipe', name, '--out', f'runs/{Path(name).stem}'])}")
 
 
 def demo(*, out: Path = Path("demo")) -> None:
-    """The story so far on built-in data: check, train, sample, steer; pictures at the end. Under 4 minutes on two cores.
+    """The story so far on built-in data: check, train, sample, steer, score; pictures at the end. Under 4 minutes on two cores.
 
     Parameters
     ----------

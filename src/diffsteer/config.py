@@ -5,9 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from diffsteer.errors import Mistake
@@ -48,6 +57,11 @@ def parse_list(value: Any) -> Any:
     return (value,) if isinstance(value, int) else value
 
 
+def parse_names(value: Any) -> Any:
+    """A tuple from `a,b`, `none`, or several of these."""
+    return tuple(name for words in ([value] if isinstance(value, str) else value) for name in parse_list(words))
+
+
 def parse_window(value: Any) -> Any:
     """Two noise levels from `0.2-0.9` or a pair."""
     if value is None or (isinstance(value, tuple | list) and len(value) == 2):
@@ -78,6 +92,7 @@ Size = Annotated[tuple[int, int] | None, BeforeValidator(parse_size)]
 Seconds = Annotated[float | None, BeforeValidator(parse_duration)]
 Switch = Annotated[Literal["auto", "on", "off"], BeforeValidator(parse_switch)]
 Window = Annotated[tuple[float, float], BeforeValidator(parse_window)]
+MaybeWindow = Annotated[tuple[float, float] | None, BeforeValidator(parse_window)]
 Words = tuple[str, ...]  # a flag that may be given several times
 
 
@@ -130,6 +145,8 @@ class DataSettings(Settings):
 class TrainSettings(DataSettings):
     """Everything that decides a training run. The defaults are what `diffsteer train DATA --out RUN` does."""
 
+    command: ClassVar[str] = "train"
+
     data: str = Field(description="Built-in name, Hub id, folder of pictures, parquet file or data-set folder.")
 
     # the model
@@ -167,6 +184,9 @@ class TrainSettings(DataSettings):
         None, description="How training times are drawn; default: logit-normal for flow, edm for edm, else uniform."
     )
     min_snr: float | None = Field(None, gt=0, description="Min-SNR weighting with this gamma (5 is usual); eps, v and x0 only.")
+    velocity_loss: bool = Field(
+        False, description="Measure the error of a predicted x0 as that of the velocity, which counts small noise for more; x0 only."
+    )
     flip: bool = Field(False, description="Mirror half of the pictures left to right.")
 
     # the optimizer
@@ -176,7 +196,9 @@ class TrainSettings(DataSettings):
     optimizer: Literal["adam", "adamw", "muon"] = Field("muon", description="muon: orthogonal updates, and AdamW for the rest.")
     weight_decay: float = Field(0.01, ge=0, description="Weight decay (adamw, muon).")
     warmup: int = Field(100, ge=0, description="Optimizer steps over which the learning rate rises; at most a tenth of the run.")
-    decay: Literal["none", "linear", "cosine"] = Field("cosine", description="How the learning rate falls to 0 at the end.")
+    decay: Literal["none", "linear", "cosine", "exponential"] = Field(
+        "cosine", description="How the learning rate falls, to 0 at the end; exponential: to 0.9 of itself with each epoch."
+    )
     clip: float | None = Field(1.0, gt=0, description="Largest norm of the gradient; none: not clipped.")
     last_batch: Literal["fill", "short"] = Field("fill", description="fill: a batch runs on into the next epoch; short: it ends with it.")
     ema: bool = Field(True, description="Average the weights (EMA); the average is what is saved.")
@@ -198,6 +220,13 @@ class TrainSettings(DataSettings):
     preview_every: int | None = Field(None, ge=1, description="Optimizer steps between previews; default: a tenth of the run.")
     checkpoint_every: int | None = Field(None, ge=1, description="Optimizer steps between checkpoints; default: a tenth of the run.")
     keep: int = Field(2, ge=1, description="Checkpoints kept.")
+    score_every: int | None = Field(
+        None, ge=1, description="Optimizer steps between looks that score the model, and the last step; default: no scores."
+    )
+    score_count: int = Field(200, ge=2, description="Pictures drawn for a look, labels in turn.")
+    judge: str | None = Field(
+        None, description="Folder of the judge that scores, made by diffsteer judge; default: one is trained on the data first."
+    )
     track: Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(parse_list)] = Field(
         (), description="Trackers, for example tensorboard,wandb."
     )
@@ -208,6 +237,7 @@ class TrainSettings(DataSettings):
     sample_steps: int = Field(20, ge=1, description="Steps written into the model.")
     spacing: str | None = Field(None, description="Time spacing written into the model; default: the solver's own.")
     guidance_scale: float = Field(1.0, description="Label guidance written into the model; 1 is off.")
+    guidance_interval: Window = Field((0.0, 1.0), description="Its noise levels written into the model, 0 clean to 1 noise: 0.2-0.9.")
 
     # what is drawn at the end, into RUN/figures
     figures: Annotated[tuple[FigureName, ...], BeforeValidator(parse_list)] = Field(
@@ -220,6 +250,10 @@ class TrainSettings(DataSettings):
         lengths = [name for name in ("budget", "epochs", "steps") if getattr(self, name) is not None]
         if len(lengths) > 1:
             raise ValueError(f"--{lengths[0]} and --{lengths[1]} both say how long to train; give one of them")
+        if self.judge is not None and self.score_every is None and self.command == "train":
+            raise ValueError("--judge scores the model in training; say by --score-every after how many steps")
+        if not self.settled:
+            return self
         if self.network == "basic" and (self.prediction or "x0") != "x0":
             raise ValueError("the network basic accepts the prediction x0 only: its last layer is a SiLU, which cannot reach below -0.278")
         if self.network == "basic" and self.conditioning not in (None, "none"):
@@ -232,6 +266,8 @@ class TrainSettings(DataSettings):
             raise ValueError(f"--noise uniform goes with --process flow, not {self.process}")
         if (self.patch_size or 1) > 1 and (self.network != "unet" or self.conditioning in ("concat", "onehot")):
             raise ValueError("--patch-size goes with the network unet and the conditionings none and add")
+        if self.velocity_loss and (self.resolved_prediction != "x0" or self.process == "edm" or self.min_snr is not None):
+            raise ValueError("--velocity-loss goes with --prediction x0, without --min-snr, and not with --process edm")
         if self.min_snr is not None and self.resolved_prediction == "flow":
             raise ValueError("--min-snr goes with the predictions eps, v and x0, not flow")
         if self.process == "flow" and self.resolved_prediction == "eps":
@@ -245,6 +281,11 @@ class TrainSettings(DataSettings):
             if any(width % self.head_dim for width in attended):
                 raise ValueError(f"--head-dim {self.head_dim} does not divide the channels {attended} of the levels with attention")
         return self
+
+    @property
+    def settled(self) -> bool:
+        """Whether process, network and prediction are known, so that it can be said whether they go together."""
+        return True
 
     @property
     def resolved_prediction(self) -> str:
@@ -265,6 +306,65 @@ class TrainSettings(DataSettings):
         return self.conditioning or ("add" if labels and self.network == "unet" else "none")
 
 
+# What a network is made with; a base has been made.
+ARCHITECTURE = frozenset({"channels", "patch_size", "layers", "attention_levels", "head_dim", "norm_groups", "class_emb_size"})
+# What fine-tuning takes from its base, or finds out about it.
+FROM_THE_BASE = ARCHITECTURE | {"network", "dropout", "feed_time", "conditioning", "process", "noise", "pixel_range", "base_weights"}
+
+
+class FinetuneSettings(TrainSettings):
+    """Everything that decides a fine-tuning: a training run that begins with a trained model. What is in FROM_THE_BASE is not asked for;
+    `training.finetune.settled` fills it in."""
+
+    command: ClassVar[str] = "finetune"
+
+    model: str = Field(description="Model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel.")
+    base_weights: str | None = Field(None, description="Hash of the base's weights.")
+    tune: Literal["all", "last-blocks", "lora"] = Field(
+        "all", description="What is learnt: all weights, the last blocks before the picture, or small matrices beside the frozen weights."
+    )
+    freeze: Annotated[Words, BeforeValidator(parse_names)] = Field(
+        (), description="Weights that stay as they are, by the beginnings of their names: conv_in,down_blocks.0."
+    )
+    lora_rank: int | None = Field(
+        None, ge=1, description="Rank of the matrices of --tune lora; default: the largest, up to 16, at 4 % of the base's weights."
+    )
+    classes: Literal["keep", "grow", "swap"] | None = Field(
+        None,
+        description="keep: the data's classes are some of the model's, which keeps all; grow: the model's and the data's; swap: the data's "
+        "only; default: keep where the model knows them all, else swap.",
+    )
+    gradient_checkpointing: bool = Field(False, description="Compute parts of the network twice, to need a fraction of the memory.")
+    judge: str | None = Field(None, description="Folder of a judge that reads the labels drawn before and after.")
+
+    prediction: Literal["x0", "eps", "v", "flow"] | None = Field(None, description="Learn to predict something else; default: the base's.")
+    size: Size = Field(None, description="Side, or HEIGHTxWIDTH; default: the base's.")
+    label_dropout: float | None = Field(  # type: ignore[assignment]  # a number once it is settled, as are the next ones
+        None, ge=0, lt=1, description="Share of labels left out; default: 0.1 where the base has a null class; else 0, and more makes one."
+    )
+    solver: str | None = Field(None, description="Solver written into the model; default: the base's.")  # type: ignore[assignment]
+    sample_steps: int | None = Field(None, ge=1, description="Steps written into the model; default: the base's.")  # type: ignore[assignment]
+    spacing: str | None = Field(None, description="Time spacing written into the model; default: the base's.")
+    guidance_scale: float | None = Field(  # type: ignore[assignment]
+        None, description="Label guidance written into the model, 1 is off; default: the base's."
+    )
+    guidance_interval: MaybeWindow = Field(  # type: ignore[assignment]
+        None, description="Its noise levels written into the model; default: the base's."
+    )
+    batch_size: int = Field(32, ge=1, description="Pictures a micro-batch, over all processes.")
+    lr: float | None = Field(  # type: ignore[assignment]
+        None, gt=0, description="Peak learning rate; default: 0.0005, for --tune lora 0.01."
+    )
+
+    @property
+    def settled(self) -> bool:
+        return self.base_weights is not None
+
+    @model_serializer(mode="wrap")
+    def _without_architecture(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in dump(self).items() if key not in ARCHITECTURE}
+
+
 class DrawSettings(Settings):
     """How pictures are drawn, whichever they are. None means the model's own choice."""
 
@@ -274,7 +374,7 @@ class DrawSettings(Settings):
     steps: int | None = Field(None, ge=1, description="Solver steps.")
     spacing: str | None = Field(None, description="How times are spaced: even, angle, karras, leading, trailing, linspace.")
     guidance_scale: float | None = Field(None, description="Label guidance; 1 is off. The model must have been trained with label dropout.")
-    guidance_interval: Window = Field((0.0, 1.0), description="Noise levels at which labels guide, 0 clean to 1 noise: 0.2-0.9.")
+    guidance_interval: MaybeWindow = Field(None, description="Noise levels at which labels guide, 0 clean to 1 noise: 0.2-0.9.")
     guidance_rescale: float = Field(0.0, description="Share of the contrast that label guidance adds and that is taken back.")
     dynamic_threshold: float | None = Field(
         None, description="Against over-saturation: the share of values, such as 0.995, that sets a picture's range."
@@ -354,6 +454,22 @@ class PlanSettings(DataSettings):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
 
 
+class AppSettings(Settings):
+    """How the web app is served, and what one job on it may be."""
+
+    host: str = Field("127.0.0.1", description="Address to serve on; 0.0.0.0: every one that this machine has.")
+    port: int | None = Field(None, ge=1, le=65535, description="Default: 7860, or the next that is free.")
+    auth: str | None = Field(None, description="Name to log in with, or NAME:PASSWORD; without a password one is made and printed.")
+    share: bool = Field(False, description="Also serve through a public link of Gradio's, for a week; needs --auth.")
+    losses: str | None = Field(None, description="Folder of .py files whose functions may be steered by; they are code, and run as you.")
+    clip: str | None = Field(None, description="CLIP or SigLIP to steer by sentences with: a folder or a Hub id.")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw.")
+    most_pictures: int = Field(64, ge=1, description="Pictures of one job.")
+    most_steps: int = Field(250, ge=1, description="Solver steps of one job.")
+    most_seconds: float = Field(300.0, gt=0, description="Seconds that a job may be forecast to take.")
+    most_upload: int = Field(6, ge=1, le=100, description="Megabytes of an uploaded picture.")
+
+
 class PictureRecipe(Settings):
     """What a PNG drawn by `diffsteer sample` holds, so that it can be drawn again."""
 
@@ -387,6 +503,7 @@ class PictureRecipe(Settings):
 # Settings that may differ from a run folder's when the run is resumed: how long, and those that touch no number of the run.
 RESUME_MAY_CHANGE = frozenset(
     {"budget", "epochs", "steps", "track", "project", "preview_every", "checkpoint_every", "keep", "figures", "loss_ceiling"}
+    | {"score_every", "score_count", "judge"}
 )
 LENGTHS = ("budget", "epochs", "steps")
 
@@ -411,6 +528,8 @@ def explain(error: ValidationError) -> str:
     said = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     if not flag:
         return said[:1].upper() + said[1:] + "."
+    if first["type"] == "missing" and first["loc"] == ("model",):
+        return "No model is given; say which one to begin with, for example diffsteer finetune runs/a photos/ --out runs/b."
     if first["type"] == "missing" and first["loc"] == ("data",):
         return "No data is given; say where the pictures are, for example diffsteer train photos/ --out runs/photos."
     if first["type"] == "value_error":
@@ -431,18 +550,27 @@ PYDANTIC_WORDS = {
 }
 
 
+def settings_kind(saved: Mapping[str, Any]) -> type[TrainSettings]:
+    """Whether saved settings are of a training or of a fine-tuning."""
+    return FinetuneSettings if "model" in saved else TrainSettings
+
+
 def as_flags(settings: TrainSettings) -> list[str]:
-    """The command line's words for these settings: the data, then a flag for each that differs from its default."""
-    words = [settings.data]
-    for key, field in TrainSettings.model_fields.items():
+    """The words after `diffsteer {settings.command}` for these settings: the base, the data, then a flag for each that differs from its
+    default."""
+    words = [settings.model, settings.data] if isinstance(settings, FinetuneSettings) else [settings.data]
+    unsaid = {"model", "data"} | (FROM_THE_BASE if isinstance(settings, FinetuneSettings) else set())
+    for key, field in type(settings).model_fields.items():
         value = getattr(settings, key)
-        if key == "data" or value == field.get_default():
+        if key in unsaid or value == field.get_default():
             continue
         flag = key.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         elif key == "size":
             words += [f"--{flag}", f"{value[0]}x{value[1]}"]
+        elif key == "guidance_interval" and value is not None:
+            words += [f"--{flag}", f"{value[0]:g}-{value[1]:g}"]
         else:
             words += [
                 f"--{flag}",

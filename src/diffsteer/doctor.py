@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsteer.config import DataSettings, TrainSettings, as_flags, validated
+from diffsteer.config import DataSettings, TrainSettings, as_flags, settings_kind, validated
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import evenly, load_pictures
 from diffsteer.data.pixels import to_signed
@@ -128,10 +128,11 @@ def diagnose(path: Path, say: Say = lambda line: None) -> Diagnosis:
 def _read_run(folder: RunFolder) -> Run:
     try:
         saved, resolved = folder.read()["settings"], folder.resolved()
-        known = {key: value for key, value in saved.items() if key in TrainSettings.model_fields}
+        kind = settings_kind(saved)
+        known = {key: value for key, value in saved.items() if key in kind.model_fields}
     except (Mistake, KeyError, TypeError, AttributeError):
         raise Mistake(f"{folder.settings_file} is not of a diffsteer run.") from None
-    settings: TrainSettings = validated(TrainSettings, known, str(folder.settings_file))
+    settings: TrainSettings = validated(kind, known, str(folder.settings_file))
     rows = folder.metrics()
     norms = tuple(row["grad_norm"] for row in rows if "grad_norm" in row)
     return Run(settings, resolved, tuple(row["loss"] for row in rows), norms)
@@ -180,8 +181,12 @@ def _look_at_average(run: Run, folder: RunFolder, average: Denoiser, data: Pictu
     if not run.settings.ema or not checkpoint.is_dir():
         return
     own = Denoiser(copy.deepcopy(average.network), average.spec, average.multiple)
-    own.network.load_state_dict(load_checkpoint(checkpoint)[0]["model"])
+    weights = load_checkpoint(checkpoint)[0]["model"]
+    if not weights.keys() <= own.network.state_dict().keys():
+        return  # LoRA's matrices: the model has their sum with the weights
+    own.network.load_state_dict(weights, strict=False)  # what was frozen is in the model
     settings, spec = run.settings, average.spec
+    data = data.relabelled(spec.label_names) if spec.labelled else data
     batch = data.at(evenly(data.count, WATCHED))
     count = len(batch.pixels)
     x0, cond = to_signed(batch.pixels.to(device)), batch.labels.to(device) if spec.labelled and batch.labels is not None else None
@@ -189,7 +194,7 @@ def _look_at_average(run: Run, folder: RunFolder, average: Denoiser, data: Pictu
     order = torch.randperm(count, generator=generator_for("doctor", "times"))
     t = objective.draw_times(spec.process, settings.resolved_times, (order + 0.5) / count).to(device)
     with torch.no_grad():
-        mine, theirs = (objective.losses(each, x0, eps, t, cond, settings.min_snr).cpu() for each in (own, average))
+        mine, theirs = (objective.losses(each, x0, eps, t, cond, settings.min_snr, settings.velocity_loss).cpu() for each in (own, average))
     looks.add("the average of the weights", symptoms.stale_average(mine, theirs, run.steps, settings.ema_decay))
 
 
@@ -318,7 +323,7 @@ def _command(path: Path, worst: Finding | None, run: Run | None, known: bool) ->
     if "steps" in change:
         change |= {"budget": None, "epochs": None}
     out = path if worst.goes_on else _free(path)
-    return shlex.join(["diffsteer", "train", *as_flags(run.settings.model_copy(update=change)), "--out", str(out)])
+    return shlex.join(["diffsteer", run.settings.command, *as_flags(run.settings.model_copy(update=change)), "--out", str(out)])
 
 
 def _free(path: Path) -> Path:

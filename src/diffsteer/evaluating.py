@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,14 @@ from diffsteer.diffusion.judge import Judge, check_place, is_judge, load_judge, 
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.copies import FEWEST, Copies, copies_sheet, find_copies
 from diffsteer.evaluation.cost import Cost, measured
-from diffsteer.evaluation.features import FeatureExtractor, judge_extractor, judge_labels
+from diffsteer.evaluation.features import judge_labels
 from diffsteer.evaluation.inception import inception_extractor
-from diffsteer.evaluation.reference import Real, read_real
-from diffsteer.evaluation.report import Scores, checked_ids, score, table, write_report
+from diffsteer.evaluation.report import Scores, table, write_report
 from diffsteer.evaluation.scorecard import confusion_figure, worst_pictures
 from diffsteer.evaluation.search import best_factor
+from diffsteer.judging import FIRST, TOLD_BY, Say, kept_judge, labels_judged, new_judge, scored_jobs, scorer, shown_training
 from diffsteer.order import canvas_of, how_of, load_guide, read_words
-from diffsteer.progress import beside_bars, steps_bar
+from diffsteer.progress import beside_bars, roughly, steps_bar
 from diffsteer.runfolder import RunFolder
 from diffsteer.sampling.draw import Drawn, How, Job, draw
 from diffsteer.sampling.folder import load_model
@@ -36,15 +35,11 @@ from diffsteer.steering.classifiers import asked_ids
 from diffsteer.steering.gradient import Steer
 from diffsteer.steering.losses import build, distinct
 from diffsteer.steering.words import Words
-from diffsteer.training.classifier import train_judge
 
 UNSTEERED = "unsteered"
 SHOWN, LONGEST_TITLE = 64, 48  # pictures of a row's grid, and letters over it
-FIRST = 8  # pictures that are drawn before it is said how long all will take
-TOLD_BY = 5.0  # seconds after which those few tell it; faster ones may have waited for the machine to warm up, and a whole batch tells
 TRIED = 64  # pictures of one trial of a search
 TRIED_FROM = 1_000_000  # its seeds are not those that are scored
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -107,15 +102,15 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
         raise Mistake("--search goes by what the judge reads, so say what the steers ask for: --asked LABEL.")
     guide = None if settings.autoguidance is None else load_guide(settings.autoguidance[0], denoiser, device)
     studio = _Studio(denoiser, how, guide, judge, settings.batch_size, device, say)
-    ids = asked(studio.jobs(settings.count, 0))
-    scorer = _scorer(pictures, extractor, judge, ids, settings, say)
+    ids = asked(scored_jobs(denoiser.spec, settings.count))
+    scores_of = scorer(pictures, extractor, judge, ids, count=settings.count, split=settings.split, say=say)
     rows, copies = [], None
     for name, words in ways:
         steers = distinct([build(word, canvas_of(denoiser.spec, device)) for word in words])
         factor = studio.search(steers, asked) if settings.search and steers else 1.0
         drawn, cost = studio.drawn(name, _times(steers, factor), settings.count)
         say(f"drawn    {name}: {cost.seconds:.0f} s")
-        rows.append(Row(name, scorer(drawn), cost, factor))
+        rows.append(Row(name, scores_of(drawn), cost, factor))
         if out is not None:
             _draw_row(out / f"{len(rows) - 1:02d}", rows[-1], drawn, ids, judge)
         if not words and min(settings.count, pictures.count) >= FEWEST:
@@ -158,7 +153,7 @@ def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
     pictures = load_pictures(data, need_labels=True, **options)
     if through is not None:
         _same_channels(data, pictures, through)
-    judge = _trained(
+    judge = shown_training(
         pictures,
         architecture=settings.architecture,
         seed=settings.seed,
@@ -170,26 +165,6 @@ def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
     )
     save_judge(out, judge)
     return judge
-
-
-def _trained(data: Pictures, **options: Any) -> Judge:
-    """A judge, its training shown as a bar."""
-    with _bar("judge") as watch:
-        return train_judge(data, watch=watch, **options)
-
-
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told how long it is with every step: (steps done, steps in all)."""
-    with ExitStack() as stack:
-        bars: list[Callable[[int], None]] = []
-
-        def watch(step: int, steps: int) -> None:
-            if not bars:
-                bars.append(stack.enter_context(steps_bar(steps, what)))
-            bars[0](step)
-
-        yield watch
 
 
 @dataclass(frozen=True)
@@ -206,7 +181,7 @@ class _Studio:
 
     def drawn(self, name: str, steers: Sequence[Steer], count: int) -> tuple[torch.Tensor, Cost]:
         """Pictures uint8 [count, C, H, W], and what they cost; says how long it will take once that is known."""
-        jobs = self.jobs(count, 0)
+        jobs = scored_jobs(self.denoiser.spec, count)
         batches = [jobs[:FIRST], *(jobs[at : at + self.batch] for at in range(FIRST, count, self.batch))]
         with steps_bar(len(batches) * int(self.how.steps or 1), name) as watch:
             return measured(lambda: torch.cat(list(self._batches(name, batches, steers, watch))), self.device)
@@ -221,12 +196,12 @@ class _Studio:
             seconds = time.perf_counter() - started
             left = sum(map(len, batches[done:]))
             if left and not told and (done > 1 or seconds > TOLD_BY):
-                beside_bars(self.say, f"drawing  {name}: {left:,} more pictures, about {_roughly(left / len(jobs) * seconds)}")
+                beside_bars(self.say, f"drawing  {name}: {left:,} more pictures, about {roughly(left / len(jobs) * seconds)}")
                 told = True
 
     def search(self, steers: Sequence[Steer], asked: _Asked) -> float:
         """The factor of the strengths at which the judge finds what was asked most likely, in the mean of its logarithm."""
-        jobs = self.jobs(TRIED, TRIED_FROM)
+        jobs = scored_jobs(self.denoiser.spec, TRIED, TRIED_FROM)
         ids, judge = asked(jobs), self.judge
         assert ids is not None and judge is not None
 
@@ -236,38 +211,11 @@ class _Studio:
 
         return best_factor(merit)
 
-    def jobs(self, count: int, first: int) -> list[Job]:
-        kinds = len(self.denoiser.spec.label_names)
-        return [Job(seed % kinds if self.denoiser.spec.labelled else None, seed) for seed in range(first, first + count)]
-
     def draw(self, jobs: Sequence[Job], steers: Sequence[Steer], watch: Callable[[int], None] | None = None) -> Drawn:
         return draw(self.denoiser, jobs, self.how, steers=steers, guide=self.guide, device=self.device, batch=self.batch, watch=watch)
 
 
 _Asked = Callable[[Sequence[Job]], "torch.Tensor | None"]
-
-
-def _roughly(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def _scorer(
-    data: Pictures, extractor: FeatureExtractor | None, judge: Judge | None, ids: torch.Tensor | None, settings: EvaluateSettings, say: Say
-) -> Callable[[torch.Tensor], Scores]:
-    """Pictures uint8 [count, C, H, W], drawn for the label ids [count] -> their scores; the real pictures are looked at here, once."""
-    checked_ids(ids, settings.count, data, judge)
-    if extractor is None:
-        assert judge is not None
-        extractor = judge_extractor(judge)
-    with _bar("real pictures") as watch:
-        real = read_real(data, extractor, judge, ids, drawn=settings.count, split=settings.split, keep=True, watch=watch)
-    say(_told_of_real(real))
-    return lambda drawn: score(drawn, ids, data, judge, extractor=extractor, real=real)
-
-
-def _told_of_real(real: Real) -> str:
-    what = f"real     {real.reference.count:,} pictures of {real.reference.source}"
-    return f"{what}, their features read from {real.kept}" if real.kept else f"{what} looked at"
 
 
 def _times(steers: Sequence[Steer], factor: float) -> list[Steer]:
@@ -313,12 +261,9 @@ def _judge(
     used = {load_judge(folder).spec.architecture for folder in steering}
     architecture = "patches" if "plain" in used else "plain"
     kept = None if out is None or (out / "judge").resolve() in steering else out / "judge"
-    if kept is not None and is_judge(kept):
-        judge = load_judge(kept)
-        if judge.spec.data_fingerprint == real.fingerprint and judge.spec.architecture == architecture:
-            return judge.to(device)
-    say(f"judge    training a judge on {real.source} ({architecture}); --judge FOLDER takes one made by diffsteer judge")
-    judge = _trained(real, architecture=architecture, seed=1, device=device)
+    if (judge := kept_judge(kept, real, architecture)) is not None:
+        return judge.to(device)
+    judge = new_judge(real, architecture, say, device=device)
     if kept is not None:
         save_judge(kept, judge)
     return judge
@@ -341,8 +286,5 @@ def _asked(settings: EvaluateSettings, denoiser: Denoiser, judge: Judge | None, 
     spec = denoiser.spec
     if not spec.labelled:
         return lambda jobs: None
-    unknown = [name for name in spec.label_names if name not in names]
-    if unknown:
-        raise Mistake(f"The judge does not know the model's class {unknown[0]}; it knows {', '.join(names[:8])}.")
-    place = [names.index(name) for name in spec.label_names]
+    place = labels_judged(spec, judge)
     return lambda jobs: torch.tensor([place[job.label or 0] for job in jobs])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,8 @@ class Ready:
         return (*self.denoiser.notes, *(note for steer in self.steers for note in getattr(steer.loss, "notes", ())))
 
 
-def ready(order: Order) -> Ready:
-    """The order with every choice made. Raises Mistake."""
+def ready(order: Order, load: Callable[[str, str, str], Denoiser] = load_model) -> Ready:
+    """The order with every choice made; `load` finds the denoiser of (model, precision, device). Raises Mistake."""
     recipe = None if order.again is None else read_recipe(order.again)
     if recipe is not None:
         order = _again(order, recipe)
@@ -73,7 +73,7 @@ def ready(order: Order) -> Ready:
     if order.model is None:
         raise Mistake("Say which model: diffsteer sample MODEL --out pictures.png, or --from a picture made before.")
     device = find_device(settings.device)
-    denoiser = load_model(order.model, settings.precision, device)
+    denoiser = load(order.model, settings.precision, device)
     spec = denoiser.spec
     jobs = _jobs_asked(settings, spec) if recipe is None else _jobs_of(recipe, spec, order)
     how = how_of(settings).resolved(spec)

@@ -15,13 +15,15 @@ from diffsteer.sampling.draw import How, Job, draw
 # A few steps of a good solver show what the weights know as well as a thousand of a slow one, and cost little of the run's time.
 PREVIEW = How(solver="dpm++2m", steps=10, guidance_scale=1.0)
 LABELS, EACH = 8, 4
+LARGE = 128 * 128  # pixels
 
 
 def preview_jobs(spec: ModelSpec) -> list[Job]:
-    """Four pictures of each of the first labels, or 16 of a model without."""
+    """Four pictures of each of the first labels, or 16 of a model without; of large pictures, which take long, a quarter."""
+    each = 1 if spec.height * spec.width > LARGE else EACH
     if spec.labelled:
-        return [Job(label, seed) for label in range(min(LABELS, len(spec.label_names))) for seed in range(EACH)]
-    return [Job(None, seed) for seed in range(EACH * 4)]
+        return [Job(label, seed) for label in range(min(LABELS, len(spec.label_names))) for seed in range(each)]
+    return [Job(None, seed) for seed in range(each * 4)]
 
 
 def preview(raw: nn.Module, ema: nn.Module | None, spec: ModelSpec, device: object) -> Image.Image:
@@ -36,7 +38,7 @@ def preview(raw: nn.Module, ema: nn.Module | None, spec: ModelSpec, device: obje
         network.eval()
         drawn = draw(Denoiser(network, spec, size_multiple(network)), jobs, PREVIEW, device=str(device))
         network.train(training)
-        sheets.append(pixels.grid(drawn.pictures, columns=EACH, row_labels=rows))
+        sheets.append(pixels.grid(drawn.pictures, columns=len(jobs) // len(rows) if rows else EACH, row_labels=rows))
         titles.append(title)
     return pixels.side_by_side(sheets, titles)
 

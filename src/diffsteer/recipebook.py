@@ -10,16 +10,52 @@ from typing import Any
 
 import yaml
 
-from diffsteer.config import LENGTHS, TrainSettings, validated
+from diffsteer.config import FROM_THE_BASE, LENGTHS, FinetuneSettings, TrainSettings, validated
 from diffsteer.errors import Mistake
 
 
 def train_settings(recipe: str | None, given: Mapping[str, Any]) -> TrainSettings:
     """Settings from a recipe (a name, or a YAML file) with what was given on the command line over it. Raises Mistake."""
+    settings: TrainSettings = validated(TrainSettings, _together(recipe, given, TrainSettings.command), _where(recipe))
+    return settings
+
+
+def finetune_settings(recipe: str | None, given: Mapping[str, Any]) -> FinetuneSettings:
+    """The same for a fine-tuning; what the base decides may not be given. Raises Mistake."""
+    values = _together(recipe, given, FinetuneSettings.command)
+    decided = [key for key in values if key in FROM_THE_BASE]
+    if decided:
+        raise Mistake(f"{decided[0]} is the base's, and fine-tuning does not change it; leave it out of {_where(recipe)}.")
+    settings: FinetuneSettings = validated(FinetuneSettings, values, _where(recipe))
+    return settings
+
+
+def recipe_settings(recipe: str) -> TrainSettings:
+    """The settings of a recipe by itself, of the kind that it is for; where it names no model or data, MODEL and DATA."""
+    own = load_recipe(recipe)
+    if recipe_command(recipe) == FinetuneSettings.command:
+        return finetune_settings(recipe, {key: key.upper() for key in ("model", "data") if key not in own})
+    return train_settings(recipe, {} if "data" in own else {"data": "DATA"})
+
+
+def recipe_command(recipe: str) -> str:
+    """The command that a recipe is for: train, or what its opening line says."""
+    words = recipe_text(recipe).splitlines()[:1]
+    return FinetuneSettings.command if words and words[0].startswith("# diffsteer finetune ") else TrainSettings.command
+
+
+def _together(recipe: str | None, given: Mapping[str, Any], command: str) -> dict[str, Any]:
+    """The recipe's values with the given ones over them. Mistake for a recipe of another command."""
     values: dict[str, Any] = dict(load_recipe(recipe)) if recipe else {}
+    if recipe and recipe_command(recipe) != command:
+        raise Mistake(f"The recipe {recipe} is for diffsteer {recipe_command(recipe)}, not for {command}.")
     if any(given.get(name) is not None for name in LENGTHS):
         values = {key: value for key, value in values.items() if key not in LENGTHS}
-    return validated(TrainSettings, {**values, **given}, where=f"the recipe {recipe}" if recipe else "the settings")
+    return {**values, **given}
+
+
+def _where(recipe: str | None) -> str:
+    return f"the recipe {recipe}" if recipe else "the settings"
 
 
 def recipe_names() -> list[str]:
@@ -58,18 +94,20 @@ def load_recipe(recipe: str) -> dict[str, Any]:
 
 def beside_defaults(recipe: str) -> list[dict[str, str]]:
     """Each setting of a recipe that differs from our default: both values, and why ours is what it is."""
-    settings = train_settings(recipe, {} if "data" in load_recipe(recipe) else {"data": "DATA"})
+    settings = recipe_settings(recipe)
+    finetuning = isinstance(settings, FinetuneSettings)
+    why, unsaid = (WHY_DEFAULT | WHY_FINETUNE, NOT_GIVEN | NOT_GIVEN_FINETUNE) if finetuning else (WHY_DEFAULT, NOT_GIVEN)
     rows = []
-    for key, field in TrainSettings.model_fields.items():
-        value, default = _plain(key, getattr(settings, key)), _plain(key, field.get_default())
-        if key != "data" and value != default:
-            rows.append({"setting": key, "recipe": value, "default": default, "reason": WHY_DEFAULT[key]})
+    for key, field in type(settings).model_fields.items():
+        value, default = _plain(key, getattr(settings, key), unsaid), _plain(key, field.get_default(), unsaid)
+        if key not in ("data", "model") and value != default:
+            rows.append({"setting": key, "recipe": value, "default": default, "reason": why[key]})
     return rows
 
 
-def _plain(key: str, value: Any) -> str:
+def _plain(key: str, value: Any, unsaid: Mapping[str, str]) -> str:
     if value is None:
-        return NOT_GIVEN.get(key, "not set")
+        return unsaid.get(key, "not set")
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
@@ -89,6 +127,8 @@ NOT_GIVEN = {
     "epochs": "30",
     "preview_every": "a tenth of the run",
     "checkpoint_every": "a tenth of the run",
+    "score_every": "never",
+    "judge": "trained first",
     "spacing": "the solver's own",
     "loss_ceiling": "by the losses",
 }
@@ -122,6 +162,7 @@ WHY_DEFAULT = {
     "pixel_range": "[-1, 1] has the noise's mean, and any last layer can reach it",
     "times": "logit-normal spends steps where the loss is hard",
     "min_snr": "logit-normal times do its work already",
+    "velocity_loss": "a network that predicts the velocity has this loss already",
     "flip": "a mirrored digit or word is another one",
     "batch_size": "fits a laptop, and keeps the gradient calm",
     "accumulate": "more steps are worth more than larger ones",
@@ -145,12 +186,51 @@ WHY_DEFAULT = {
     "preview_every": "ten pictures tell the story",
     "checkpoint_every": "a kill costs a tenth of the run at most",
     "keep": "the newest, and the one before it",
+    "score_every": "looks take time that steps could have",
+    "score_count": "a look should be short; errors are told with it",
+    "judge": "your own classes are known best by a judge of your own data",
     "track": "metrics.jsonl and pictures are always written",
     "project": "a name to find it by",
     "solver": "dpm++2m needs 20 evaluations where ancestral sampling needs 1,000",
     "sample_steps": "enough for dpm++2m",
     "spacing": "the solver's own grid was measured for it",
     "guidance_scale": "pictures as varied as the data; 2 asks for clearer ones",
+    "guidance_interval": "guidance at all noise levels is what its name means elsewhere",
     "figures": "what most runs want to see",
     "loss_ceiling": "the axis fits the losses",
+}
+
+
+# The same for fine-tuning, where it is not the same.
+NOT_GIVEN_FINETUNE = {
+    "lr": "0.0005; lora: 0.01",
+    "size": "the base's",
+    "prediction": "the base's",
+    "label_dropout": "as the base learnt",
+    "solver": "the base's",
+    "sample_steps": "the base's",
+    "spacing": "the base's",
+    "guidance_scale": "the base's",
+    "guidance_interval": "the base's",
+    "lora_rank": "at 4 % of the weights",
+    "classes": "keep or swap",
+    "judge": "none",
+}
+WHY_FINETUNE = {
+    "size": "what the base has learnt at one size it knows at no other",
+    "prediction": "a change has to be learnt before anything else",
+    "label_dropout": "a null class makes label guidance possible",
+    "solver": "what draws well with the base draws well with its child",
+    "sample_steps": "what draws well with the base draws well with its child",
+    "spacing": "what draws well with the base draws well with its child",
+    "guidance_scale": "what draws well with the base draws well with its child",
+    "guidance_interval": "what draws well with the base draws well with its child",
+    "batch_size": "more steps are worth more than larger ones",
+    "lr": "small enough to keep what the base knows, large enough to learn in a few epochs",
+    "tune": "all weights together learn the most",
+    "freeze": "what is frozen cannot follow",
+    "lora_rank": "small files, that can still say something",
+    "classes": "what the data shows is what the model should draw",
+    "gradient_checkpointing": "memory is cheaper than time, while there is enough of it",
+    "judge": "the base reads its own labels",
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffsteer.config import TrainSettings, validated
+from diffsteer.config import TrainSettings, settings_kind, validated
 from diffsteer.errors import Mistake
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
@@ -117,8 +117,9 @@ def _trained(run: RunFolder) -> Trained:
         saved, resolved = run.read()["settings"], run.resolved()
     except (Mistake, KeyError, TypeError):
         raise Mistake(f"{run.settings_file} is not of a diffsteer run.") from None
-    known = {key: value for key, value in saved.items() if key in TrainSettings.model_fields}
-    settings: TrainSettings = validated(TrainSettings, known, str(run.settings_file))
+    kind = settings_kind(saved)
+    known = {key: value for key, value in saved.items() if key in kind.model_fields}
+    settings: TrainSettings = validated(kind, known, str(run.settings_file))
     conditioning = settings.resolved_conditioning(bool(resolved.label_names))
     decided = {"prediction": settings.resolved_prediction, "times": settings.resolved_times, "conditioning": conditioning}
     rows = run.metrics()
@@ -149,6 +150,7 @@ def _objective(settings: TrainSettings, resolved: Resolved, labelled: bool) -> F
         "pixel range": _fact(settings.pixel_range),
         "training times": _fact(settings.resolved_times),
         "min-SNR weighting": Fact(settings.min_snr, "none" if settings.min_snr is None else f"gamma {settings.min_snr:g}"),
+        "loss": Fact(settings.velocity_loss, "of the velocity" if settings.velocity_loss else "of the prediction"),
         "labels": Fact(left_out, "not told" if left_out is None else f"told ({left_out:.0%} left out)" if left_out else "told"),
         "dropout in the network": _fact(settings.dropout),
     }

@@ -1,4 +1,4 @@
-"""The story of one run: data, model, plan, training, and what hangs on it (previews, checkpoints, metrics, figures, trackers).
+"""The story of one run: data, model, plan, training, and what hangs on it (previews, scores, checkpoints, metrics, figures, trackers).
 
 Everything a resumed run needs is in its folder; running the same command again goes on from the newest checkpoint.
 """
@@ -20,25 +20,40 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 from tqdm import tqdm
 
-from diffsteer import curves, figures, previews
-from diffsteer.config import TrainSettings
+from diffsteer import curves, figures, previews, scoring
+from diffsteer.base import Base, kept, kept_evaluations, read_base
+from diffsteer.config import FinetuneSettings, TrainSettings
 from diffsteer.data import pixels
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.device import find_device
 from diffsteer.diffusion import networks
-from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
+from diffsteer.diffusion.denoiser import Denoiser
+from diffsteer.diffusion.judge import is_judge, load_judge, save_judge
 from diffsteer.errors import Mistake, Stopped
+from diffsteer.progress import beside_bars, roughly
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
-from diffsteer.training.budget import PREVIEWS, WARM_UP, Costs, end_seconds, previews_in, steps_in, steps_to_time
+from diffsteer.training.budget import (
+    PREVIEWS,
+    SCORING,
+    WARM_UP,
+    Costs,
+    end_seconds,
+    looks_in,
+    previews_in,
+    rarer_looks,
+    steps_in,
+    steps_to_time,
+)
 from diffsteer.training.build import build_model
 from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint, prune, save_checkpoint
+from diffsteer.training.finetune import Adapted, adapted, settled
 from diffsteer.training.loop import Stepped, Training
+from diffsteer.training.lora import has_lora, merged, save_lora
 from diffsteer.training.objective import NOISE_BINS
 from diffsteer.training.plan import Plan, steps_for_epochs
 
@@ -72,6 +87,7 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     started = started or now
     folder = RunFolder(out)
     folder.refuse_strangers()
+    settings, base = _based(settings, out)
     begun = folder.exists
     if begun:
         folder.refuse_other_settings(settings)
@@ -82,12 +98,14 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     # No process may write into the folder before all have seen whether it was there.
     accelerator.wait_for_everyone()
     data = _data(settings, "auto" if not begun or settings.streaming != "auto" else "on" if folder.resolved().streamed else "off")
-    network, spec = build_model(settings, data)
-    How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
+    model = _model(settings, data, base)
+    How().resolved(model.spec)  # a solver that does not exist or fit is said now, not when the training is over
+    data = data.relabelled(model.spec.label_names) if model.spec.labelled else data
+    scoring.check(settings, data, model.spec)
     say = say if accelerator.is_main_process else _silent
-    for note in data.notes:
+    for note in (*data.notes, *model.notes):
         say(note)
-    story = _Story(settings, folder, data, network, spec, accelerator, say, started, imports=now - started)
+    story = _Story(settings, folder, data, model, base, accelerator, say, started, imports=now - started)
     try:
         return story.go_on() if begun else story.begin()
     except RuntimeError as error:
@@ -103,10 +121,12 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
 
 def outlook(settings: TrainSettings) -> list[str]:
     """What a run with these settings would be: data, shapes, parameters, length. Raises Mistake."""
+    settings, base = _based(settings, None)
     device = _device(settings)
     data = _data(settings)
-    network, spec = build_model(settings, data)
+    network, spec, _, notes = _model(settings, data, base)
     How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
+    scoring.check(settings, data.relabelled(spec.label_names) if spec.labelled else data, spec)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     size = settings.batch_size * settings.accumulate
     if settings.budget is not None:
@@ -117,6 +137,7 @@ def outlook(settings: TrainSettings) -> list[str]:
         length = f"{steps} optimizer steps, {steps * size / data.count:.1f} epochs"
     return [
         *data.notes,
+        *notes,
         f"data     {data.source}: {data.count} pictures, {data.height}x{data.width}, {data.channels} channel(s), "
         f"{len(data.label_names)} classes",
         f"network  {type(network).__name__}, {parameters:,} parameters, input padded to multiples of {networks.size_multiple(network)}",
@@ -133,25 +154,30 @@ class _Story:
         settings: TrainSettings,
         folder: RunFolder,
         data: Pictures,
-        network: nn.Module,
-        spec: ModelSpec,
+        model: Adapted,
+        base: Base | None,
         accelerator: Accelerator,
         say: Say,
         started: float,
         imports: float,
     ) -> None:
-        self.settings, self.folder, self.data, self.spec, self.accelerator, self.say = settings, folder, data, spec, accelerator, say
+        self.settings, self.folder, self.data, self.accelerator, self.say = settings, folder, data, accelerator, say
+        self.spec, self.before, self.base = model.spec, model.before, base
         self.started, self.imports = started, imports
+        self.scorer: scoring.Scorer | None = None  # the main process's, where the run is scored
+        self.look_seconds = 0.0
         length = self._length()
         plan = self._plan(length or 10**9)
-        self.training = Training(network, spec, settings, data, plan, accelerator, compiled=_compiles(settings, accelerator.device, say))
+        compiled = _compiles(settings, accelerator.device, say)
+        self.training = Training(model.network, self.spec, settings, data, plan, accelerator, compiled=compiled)
         self.main = accelerator.is_main_process
-        self.parameters = sum(parameter.numel() for parameter in network.parameters())
+        self.parameters = sum(parameter.numel() for parameter in model.network.parameters())
 
     # ---- beginning, going on ---------------------------------------------------------------------------------------
 
     def begin(self) -> Result:
         self._describe()
+        self._prepare_scores()
         start, preview_seconds = self._preview_timed()
         if (length := self._length()) is not None:
             steps, looks = length, PREVIEWS
@@ -161,6 +187,7 @@ class _Story:
         resolved = self._resolve(steps, looks)
         if self.main:
             self.folder.write(self.settings, resolved)
+            self._keep_judge()
             assert start is not None
             pixels.write_png(start, previews.preview_path(self.folder.previews, 0))
         return self._train(resolved, resumed=False)
@@ -173,6 +200,7 @@ class _Story:
         if newest is not None:
             self.training.load(*load_checkpoint(newest))
         done = self.training.step
+        self._prepare_scores()
         saved = self.folder.read()["settings"]
         if (length := self._length()) is not None:
             resolved = replace(resolved, steps=length)
@@ -187,7 +215,9 @@ class _Story:
         if self.main:
             self.folder.sweep()
             self.folder.write(self.settings, resolved)
+            self._keep_judge()
             self.folder.cut_metrics(done)
+            self.folder.cut_scores(done)
             self.folder.cut_previews(done)
             if not previews.preview_path(self.folder.previews, 0).exists() and done == 0:
                 self._preview(0)
@@ -203,11 +233,16 @@ class _Story:
         clock = time.perf_counter()
         waiting: list[Stepped] = []
 
+        def elapsed() -> float:
+            return seconds + time.perf_counter() - clock
+
         def flush() -> None:
-            self._flush(waiting, seconds + time.perf_counter() - clock)
+            self._flush(waiting, elapsed())
             waiting.clear()
 
         try:
+            if self.training.step and self._is_scored(self.training.step, resolved):
+                self._score(self.training.step, elapsed())  # a run that was stopped while it was looked at has its look to come
             for stepped in self._with_bar(self.training.run()):
                 waiting.append(stepped)
                 step = stepped.step
@@ -217,6 +252,9 @@ class _Story:
                 if step % resolved.preview_every == 0 or last:
                     flush()
                     self._preview(step)
+                if self._is_scored(step, resolved):
+                    flush()
+                    self._score(step, elapsed())
                 if step % resolved.checkpoint_every == 0 or last:
                     flush()
                     self._checkpoint()
@@ -282,13 +320,31 @@ class _Story:
 
     def _preview(self, step: int) -> None:
         if self.main:
-            picture = previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device)
+            picture = self._preview_picture(step)
             pixels.write_png(picture, previews.preview_path(self.folder.previews, step))
             for tracker in self.accelerator.trackers:
                 if tracker.name == "tensorboard":
                     tracker.log_images({"preview": np.asarray(picture.convert("RGB"))[None]}, step=step, dataformats="NHWC")
                 elif hasattr(tracker, "log_images"):
                     tracker.log_images({"preview": [picture]}, step=step)
+        self.accelerator.wait_for_everyone()
+
+    def _preview_picture(self, step: int) -> Any:
+        """A preview; the first is of the network read as it was before it learnt anything else."""
+        spec = self.before if step == 0 else self.spec
+        return previews.preview(self.training.network, self.training.ema, spec, self.accelerator.device)
+
+    def _is_scored(self, step: int, resolved: Resolved) -> bool:
+        every = self.settings.score_every
+        return every is not None and (step % every == 0 or step == resolved.steps)
+
+    def _score(self, step: int, seconds: float) -> None:
+        """A line of scores.jsonl, unless it is there."""
+        if self.scorer is not None and all(row["step"] != step for row in self.folder.scores()):
+            scores = self.scorer.look(self.training.ema or self.training.network)
+            self.folder.add_scores({"step": step, "seconds": round(seconds, 3), "scores": scores.to_dict()})
+            self.accelerator.log({f"scores/{kind}": value for kind, value in scoring.scalars(scores).items()}, step=step)
+            beside_bars(self.say, f"scores   step {step}: {scoring.in_words(scores)}")
         self.accelerator.wait_for_everyone()
 
     def _checkpoint(self) -> None:
@@ -299,7 +355,12 @@ class _Story:
 
     def _save_model(self) -> None:
         if self.main:
-            save_model(self.folder.model, self.training.ema or self.training.network, self.spec)
+            network = self.training.ema or self.training.network
+            if has_lora(network):
+                assert isinstance(self.settings, FinetuneSettings)
+                save_lora(self.folder.path / "lora", network, self.settings.model)
+                network = merged(network)
+            save_model(self.folder.model, network, self.spec)
 
     def _finish(self, resolved: Resolved) -> None:
         self._save_model()
@@ -311,7 +372,35 @@ class _Story:
         for name in self.settings.figures:
             pixels.write_png(figures.FIGURES[name](scene), self.folder.figures / f"{name}.png")
         previews.write_film(self.folder.previews, resolved.steps)
+        if self.base is not None:
+            self._keep(self.base, scene.denoiser)
         self.folder.write(self.settings, replace(resolved, finished=True))
+
+    def _keep(self, base: Base, tuned: Denoiser) -> None:
+        """kept.json: what the tuned model kept of its base."""
+        assert isinstance(self.settings, FinetuneSettings)
+        device = str(self.accelerator.device)
+        own = str(self.folder.judge) if is_judge(self.folder.judge) else None
+        place = self.settings.judge or own
+        judge = None if place is None else load_judge(Path(place)).to(device)
+        found = kept(base.again(device), tuned, judge, device)
+        found.write(self.folder.path / "kept.json")
+        self.say(f"kept     {found.sentence()}")
+
+    def _prepare_scores(self) -> None:
+        """The judge, the real pictures, and how long a look takes, all on the main process."""
+        if self.settings.score_every is None:
+            return
+        device = str(self.accelerator.device)
+        if self.main:
+            self.scorer = scoring.prepare(self.settings, self.data, self.spec, self.folder.judge, device, self.say)
+        seconds = 0.0 if self.scorer is None else self.scorer.seconds(self.training.ema or self.training.network)
+        self.look_seconds = self._shared(seconds * self.accelerator.num_processes)
+
+    def _keep_judge(self) -> None:
+        """A judge that was trained for this run stays with it, where `diffsteer evaluate --out RUN/scores` finds it too."""
+        if self.scorer is not None and self.scorer.new_judge is not None:
+            save_judge(self.folder.judge, self.scorer.new_judge)
 
     # ---- how long --------------------------------------------------------------------------------------------------
 
@@ -341,14 +430,25 @@ class _Story:
         steps_taken.close()
         _, checkpoint = self._timed(self._checkpoint_written)
         training.load(before, state)
-        costs = Costs(each, preview, checkpoint, self._figure_seconds(preview) + end_seconds(self.imports))
+        costs = Costs(each, preview, checkpoint, self._figure_seconds(preview) + end_seconds(self.imports), self.look_seconds)
         left, looks = self._shared(budget - (time.time() - self.started)), previews_in(budget, preview)
-        return steps_in(left, costs, looks, preview_every, checkpoint_every), looks
+        steps = steps_in(left, costs, looks, preview_every, checkpoint_every, self.settings.score_every)
+        self._warn_of_looks(budget, costs, steps)
+        return steps, looks
+
+    def _warn_of_looks(self, budget: float, costs: Costs, steps: int) -> None:
+        """Says so where scoring takes much of the budget."""
+        every = self.settings.score_every
+        share = 0.0 if every is None else looks_in(steps, every) * costs.look / budget
+        if every is not None and share > SCORING:
+            rarer = rarer_looks(budget, costs, steps, every)
+            instead = f"--score-every {rarer} takes {SCORING:.0%}" if rarer else "fewer pictures a look, by --score-count, take less"
+            self.say(f"scores   {looks_in(steps, every)} looks take {share:.0%} of the budget; {instead}")
 
     def _preview_timed(self) -> tuple[Any, float]:
         """A preview, and the seconds that one takes: on a GPU a second one, as the first chooses kernels."""
         for _ in range(2 if self.accelerator.device.type == "cuda" else 1):
-            timed = self._timed(lambda: previews.preview(self.training.network, self.training.ema, self.spec, self.accelerator.device))
+            timed = self._timed(lambda: self._preview_picture(self.training.step))
         return timed
 
     def _checkpoint_written(self) -> None:
@@ -378,11 +478,12 @@ class _Story:
         return float(self.accelerator.reduce(shared, reduction="mean").item())
 
     def _figure_seconds(self, preview_seconds: float) -> float:
-        """About what the figures cost, in network evaluations against those of a preview."""
+        """About what the figures cost, and what was kept of a base, in network evaluations against those of a preview."""
         evaluations = {"step-sheet": 8 * 5, "grid-64": 64 * 40, "x-and-x0": 8 * 40, "by-label": 80 * self.spec.steps}
         weights = 2 if self.training.ema is not None else 1
         one = weights * len(previews.preview_jobs(self.spec)) * (previews.PREVIEW.steps or 1)
-        return sum(evaluations.get(name, 8) for name in self.settings.figures) / one * preview_seconds
+        last = 0 if self.base is None else kept_evaluations(self.spec)
+        return (last + sum(evaluations.get(name, 8) for name in self.settings.figures)) / one * preview_seconds
 
     def _plan(self, steps: int) -> Plan:
         s = self.settings
@@ -427,6 +528,10 @@ class _Story:
             f"plan     {resolved.steps} optimizer steps of {size} pictures ({seen:,} pictures, {seen / self.data.count:.1f} epochs) "
             f"on {where}; learning rate {resolved.lr_schedule}"
         )
+        if (every := self.settings.score_every) is not None:
+            looks = looks_in(resolved.steps, every) - self.training.step // every
+            long = f"about {roughly(self.look_seconds)} a look, {roughly(looks * self.look_seconds)} in all"
+            self.say(f"scores   {self.settings.score_count} pictures every {every} steps and at the end; {long}")
 
     def _with_bar(self, steps: Iterator[Stepped]) -> Iterator[Stepped]:
         quiet = not (self.main and sys.stderr.isatty())
@@ -461,6 +566,24 @@ def _result(folder: RunFolder, *, resumed: bool, already_finished: bool = False)
     each = math.ceil(folder.resolved().pictures / (settings["batch_size"] * settings["accumulate"]))
     epochs = tuple(mean(losses[first : first + each]) for first in range(0, len(losses) - each + 1, each))
     return Result(folder.path, rows[-1]["step"], mean(losses[-100:]), epochs, rows[-1]["seconds"], resumed, already_finished)
+
+
+def _based(settings: TrainSettings, out: Path | None) -> tuple[TrainSettings, Base | None]:
+    """Settled settings, and the base of a fine-tuning. Raises Mistake."""
+    if not isinstance(settings, FinetuneSettings):
+        return settings, None
+    base = read_base(settings, out)
+    return settled(settings, base.denoiser.network, base.denoiser.spec, base.weights), base
+
+
+def _model(settings: TrainSettings, data: Pictures, base: Base | None) -> Adapted:
+    """The network to be trained, new or the base's. Raises Mistake."""
+    if base is None:
+        network, spec = build_model(settings, data)
+        return Adapted(network, spec, spec, ())
+    assert isinstance(settings, FinetuneSettings)
+    model = adapted(base.denoiser.network, base.denoiser.spec, data, settings)
+    return model._replace(notes=(*base.notes, *model.notes))
 
 
 def _data(settings: TrainSettings, streaming: str | None = None) -> Pictures:

@@ -1,4 +1,5 @@
-"""The run folder: settings.yaml, metrics.jsonl, previews/, figures/, checkpoints/, model/. Who writes what, whole or not at all."""
+"""The run folder: settings.yaml, metrics.jsonl, scores.jsonl, previews/, figures/, checkpoints/, model/. Who writes what, whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from diffsteer.config import RESUME_MAY_CHANGE, Settings, differing
+from diffsteer.config import RESUME_MAY_CHANGE, TrainSettings, differing, settings_kind
 from diffsteer.data.whole import whole_file
 from diffsteer.errors import Mistake
 from diffsteer.training.checkpoint import checkpoints
@@ -38,6 +39,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.settings_file, self.metrics_file = path / "settings.yaml", path / "metrics.jsonl"
+        self.scores_file, self.judge = path / "scores.jsonl", path / "scores" / "judge"
         self.previews, self.figures, self.model = path / "previews", path / "figures", path / "model"
 
     @property
@@ -51,16 +53,22 @@ class RunFolder:
         if not self.exists and self.path.is_dir() and any(entry for entry in self.path.iterdir() if not entry.name.startswith(".")):
             raise Mistake(f"{self.path} holds something else than a run; give --out a new folder.")
 
-    def refuse_other_settings(self, settings: Settings) -> None:
+    def refuse_other_settings(self, settings: TrainSettings) -> None:
         """Mistake that names the settings which differ from this run's and would change its numbers."""
         defaults = {name: field.get_default() for name, field in type(settings).model_fields.items()}
-        saved = {**defaults, **self.read()["settings"]}  # an older run knows nothing of settings that came later
+        read = self.read()["settings"]
+        command = settings_kind(read).command
+        if command != settings.command:
+            raise Mistake(f"{self.path} was begun by diffsteer {command}; go on with that, or give another --out.")
+        saved = {**defaults, **read}  # an older run knows nothing of settings that came later
+        if saved.get("base_weights") != getattr(settings, "base_weights", None):
+            raise Mistake(f"The weights of {read['model']} are not those that {self.path} was begun with. Give another --out.")
         names = differing(saved, settings.model_dump(mode="json"), RESUME_MAY_CHANGE)
         if names:
             said = ", ".join(f"--{name.replace('_', '-')} (there {saved.get(name)}, now {getattr(settings, name)})" for name in names)
             raise Mistake(f"{self.path} was begun with other settings: {said}. Give the same ones to go on, or another --out.")
 
-    def write(self, settings: Settings, resolved: Resolved) -> None:
+    def write(self, settings: TrainSettings, resolved: Resolved) -> None:
         values = {**asdict(resolved), "label_names": list(resolved.label_names)}
         whole = {"settings": settings.model_dump(mode="json"), "resolved": values}
         with whole_file(self.settings_file) as part:
@@ -86,15 +94,11 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a half-written last line, left by a kill, is no line."""
-        if not self.metrics_file.is_file():
-            return []
-        rows = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return _lines(self.metrics_file)
+
+    def scores(self) -> list[dict[str, Any]]:
+        """The lines of scores.jsonl, in the same way."""
+        return _lines(self.scores_file)
 
     def sweep(self) -> None:
         """Removes what a killed process left half-written."""
@@ -109,10 +113,37 @@ class RunFolder:
 
     def cut_metrics(self, step: int) -> None:
         """Drops lines after `step`, so that a resumed run's metrics equal an uninterrupted one's."""
-        rows = [row for row in self.metrics() if row["step"] <= step]
-        with whole_file(self.metrics_file) as part:
-            part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        _cut(self.metrics_file, step)
+
+    def cut_scores(self, step: int) -> None:
+        """Drops scores after `step`, where there are any."""
+        if self.scores_file.is_file():
+            _cut(self.scores_file, step)
 
     def add_metrics(self, rows: Iterable[dict[str, Any]]) -> None:
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        _add(self.metrics_file, rows)
+
+    def add_scores(self, row: dict[str, Any]) -> None:
+        _add(self.scores_file, [row])
+
+
+def _cut(file: Path, step: int) -> None:
+    rows = [row for row in _lines(file) if row["step"] <= step]
+    with whole_file(file) as part:
+        part.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def _add(file: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with file.open("a", encoding="utf-8") as opened:
+        opened.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def _lines(file: Path) -> list[dict[str, Any]]:
+    """Of a .jsonl, as far as they are whole; none where there is no file."""
+    rows = []
+    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows

@@ -92,6 +92,16 @@ def test_scale_1_draws_the_same_pictures_bit_for_bit(small_model: object) -> Non
     assert not torch.equal(draw(model, jobs, How(steps=3, guidance_scale=3.0)).pictures, plain)
 
 
+def test_the_models_interval_goes_with_guidance_unless_another_is_asked_for(small_model: object) -> None:
+    model = load_model(str(small_model(guidance_scale=3.0, guidance_interval=(0.3, 0.9))))  # type: ignore[operator]
+    jobs = [Job(label, label) for label in range(4)]
+    own = draw(model, jobs, How(steps=3)).pictures
+    assert How().resolved(model.spec).guidance_interval == (0.3, 0.9)
+    assert torch.equal(draw(model, jobs, How(steps=3, guidance_scale=3.0, guidance_interval=(0.3, 0.9))).pictures, own)
+    assert not torch.equal(draw(model, jobs, How(steps=3, guidance_interval=(0.0, 1.0))).pictures, own)
+    assert How(guidance_scale=1.0).resolved(model.spec).guidance_interval == (0.0, 1.0), "nothing guides, so nothing is refused"
+
+
 # ---- thresholds ------------------------------------------------------------------------------------------------------
 
 

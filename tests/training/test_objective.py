@@ -54,6 +54,25 @@ def test_min_snr_caps_the_weight_of_x0_at_gamma() -> None:
     assert torch.equal(objective.weights(process, "eps", t, None), torch.ones(len(t)))
 
 
+@pytest.mark.parametrize("process", [Process("flow"), Process("cosine"), Process("linear")], ids=lambda each: each.name)
+def test_the_velocity_loss_of_x0_is_the_loss_of_a_network_that_predicts_the_velocity(process: Process) -> None:
+    """The same x0, told as x0 with this weight and as a velocity with none."""
+    generator = torch.Generator().manual_seed(0)
+    x0, eps, answer = torch.randn(3, 4, 1, 8, 8, generator=generator)
+    t = torch.tensor([120.0, 300.0, 600.0, 900.0])
+    told = {}
+    for prediction in ("x0", "flow" if process.name == "flow" else "v"):
+        x_t = process.add_noise(x0, eps, t)
+        alpha, sigma = (each[:, None, None, None] for each in process.alpha_sigma(t))
+        velocity = (x_t - answer) / sigma if process.name == "flow" else (alpha * x_t - answer) / sigma
+        spec = ModelSpec(process, prediction, 8, 8, 1)
+        denoiser = Denoiser(Known(answer if prediction == "x0" else velocity), spec)
+        told[prediction] = objective.losses(denoiser, x0, eps, t, None, None, velocity=prediction == "x0")
+    assert torch.allclose(*told.values(), rtol=1e-4)
+    least = objective.weights(process, "x0", torch.tensor([1.0]), velocity=True)
+    assert least.item() == pytest.approx(400)
+
+
 class Known(nn.Module):
     """Answers what it is told to."""
 
@@ -74,7 +93,7 @@ def test_the_loss_is_the_mean_square_error_to_the_target(prediction: str) -> Non
     alpha, sigma = (c[:, None, None, None] for c in process.alpha_sigma(t))
     target = {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "flow": eps - x0}[prediction]
     denoiser = Denoiser(Known(answer), ModelSpec(process, prediction, 8, 8, 1))
-    loss = objective.losses(denoiser, x0, eps, t, None, None)
+    loss = objective.losses(denoiser, x0, eps, t, None)
     assert torch.allclose(loss, (answer - target).square().mean((1, 2, 3)), rtol=1e-5)
 
 
@@ -82,7 +101,7 @@ def test_in_unit_range_the_loss_is_of_pictures_in_0_1() -> None:
     """The lesson's loss is a quarter of the one in [-1, 1]."""
     x0 = torch.rand(2, 1, 8, 8) * 2 - 1
     denoiser = Denoiser(Known(torch.zeros(2, 1, 8, 8)), ModelSpec(Process("flow"), "x0", 8, 8, 1, pixel_range="unit"))
-    loss = objective.losses(denoiser, x0, torch.zeros_like(x0), torch.zeros(2), None, None)
+    loss = objective.losses(denoiser, x0, torch.zeros_like(x0), torch.zeros(2), None)
     assert torch.allclose(loss, ((x0 + 1) / 2).square().mean((1, 2, 3)))
 
 

@@ -61,6 +61,9 @@ def test_a_linear_fall_is_a_line_and_none_is_flat() -> None:
     line = plan(100, 10, steps=100, decay="linear")
     assert [line.lr_at(step) for step in (0, 50, 75)] == pytest.approx([1e-3, 5e-4, 2.5e-4])
     assert {plan(100, 10).lr_at(step) for step in range(100)} == {1e-3}
+    for last, each in (("fill", 10), ("short", 10)):
+        falls = plan(100, 10, last=last, decay="exponential")
+        assert [falls.lr_at(step) for step in (0, each - 1, each, 3 * each)] == pytest.approx([1e-3, 1e-3, 9e-4, 1e-3 * 0.9**3])
 
 
 def test_warm_up_takes_a_tenth_of_a_short_run_at_most() -> None:

@@ -19,6 +19,12 @@ class Batch:
     indices: Tensor
 
 
+def numbers_in(table: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The place in `table` of each of the names. KeyError where one is not there."""
+    places = {name: place for place, name in enumerate(table)}
+    return [places[name] for name in names]
+
+
 class Pictures(Protocol):
     """A data set ready to train on, in memory or streamed from disk."""
 
@@ -75,6 +81,9 @@ class Pictures(Protocol):
 
     def name(self, index: int) -> str:
         """A file name, or "row 17 of x.parquet": what a message calls this picture."""
+
+    def relabelled(self, names: Sequence[str]) -> Pictures:
+        """The same pictures, their labels numbered in a table of names that holds all of their own. KeyError where it does not."""
 
     def to(self, device: torch.device | str) -> Pictures:
         """The same data with its tensors on `device`; streamed data returns itself."""

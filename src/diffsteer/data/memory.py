@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diffsteer.data.batch import Batch
+from diffsteer.data.batch import Batch, numbers_in
 from diffsteer.data.decode import Background, Encoded, decode, in_channels
 from diffsteer.data.order import shuffled
 from diffsteer.data.reading import Unreadable, read_each
@@ -64,6 +64,11 @@ class MemoryPictures:
 
     def name(self, index: int) -> str:
         return self.rows.name(index)
+
+    def relabelled(self, names: Sequence[str]) -> MemoryPictures:
+        places = torch.tensor(numbers_in(names, self.label_names))
+        labels = None if self.labels is None else places.to(self.labels.device)[self.labels]
+        return replace(self, labels=labels, label_names=tuple(names))
 
     def to(self, device: torch.device | str) -> MemoryPictures:
         return replace(self, pixels=self.pixels.to(device), labels=None if self.labels is None else self.labels.to(device))

@@ -12,19 +12,28 @@ from diffsteer.errors import Mistake
 PATIENCE = 5.0  # seconds, looking up the name included
 
 
+def hub_endpoint() -> str:
+    """Where the Hub is; HF_ENDPOINT may name another than huggingface.co, as huggingface_hub has it."""
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+
+
+def offline() -> bool:
+    """Whether HF_HUB_OFFLINE=1 forbids the network."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 def require_hub(what: str, instead: str = "Give something that is on this computer") -> None:
     """Return when the Hub answers, or when HF_HUB_OFFLINE=1 says to use the copies downloaded before. Mistake otherwise."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    if not _answers(endpoint):
+    endpoint = hub_endpoint()
+    if not offline() and not answers(endpoint):
         raise Mistake(
             f"No network: {endpoint} does not answer, so {what} cannot be fetched. "
             f"{instead}, or set HF_HUB_OFFLINE=1 if it was downloaded before."
         )
 
 
-def _answers(endpoint: str) -> bool:
+def answers(endpoint: str) -> bool:
+    """Whether anything there answers, in whatever words, within PATIENCE."""
     answered = threading.Event()
     # Looking up a name has no time limit of its own, so the question is asked from a thread that may be left behind.
     question = threading.Thread(target=_ask, args=(endpoint, answered), daemon=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from diffsteer.data.batch import Batch
+from diffsteer.data.batch import Batch, numbers_in
 from diffsteer.data.decode import Background
 from diffsteer.data.memory import decode_all, moments
 from diffsteer.data.order import streamed
@@ -75,6 +75,11 @@ class StreamedPictures:
 
     def name(self, index: int) -> str:
         return self.rows_and_labels.rows.name(index)
+
+    def relabelled(self, names: Sequence[str]) -> StreamedPictures:
+        old = self.rows_and_labels
+        labels = None if old.labels is None else np.array(numbers_in(names, old.label_names))[old.labels]
+        return replace(self, rows_and_labels=replace(old, labels=labels, label_names=tuple(names)))
 
     def to(self, device: torch.device | str) -> StreamedPictures:
         return self

@@ -27,7 +27,8 @@ class ModelSpec:
     feed_time: False for a network that is never told the time (it sees 0).
     null_class: id `len(label_names)` means "no label"; label guidance needs it.
     data_mean, data_variance: of the training pictures' values in [-1, 1].
-    solver, steps, spacing, guidance_scale: what `sample` uses when it is not told otherwise; spacing None is the solver's own.
+    solver, steps, spacing, guidance_scale, guidance_interval: what `sample` uses when it is not told otherwise; spacing None is the
+    solver's own; the interval is of noise levels, as in `steering.mixing.Mixing`.
     """
 
     process: Process
@@ -46,6 +47,7 @@ class ModelSpec:
     steps: int = 20
     spacing: str | None = None
     guidance_scale: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
 
     def __post_init__(self) -> None:
         if self.pixel_range == "unit" and self.prediction != "x0":
@@ -65,14 +67,16 @@ class ModelSpec:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {**asdict(self), "label_names": list(self.label_names)}
+        return {**asdict(self), "label_names": list(self.label_names), "guidance_interval": list(self.guidance_interval)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> ModelSpec:
         """The inverse of `as_dict`."""
         process = dict(values["process"])
         process["betas"] = None if process.get("betas") is None else tuple(process["betas"])
-        return cls(**{**values, "process": Process(**process), "label_names": tuple(values["label_names"])})
+        interval = tuple(values.get("guidance_interval", (0.0, 1.0)))
+        whole = {**values, "process": Process(**process), "label_names": tuple(values["label_names"]), "guidance_interval": interval}
+        return cls(**whole)
 
 
 class Denoiser:

@@ -20,6 +20,7 @@ from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.seeds import PictureNoise
 from diffsteer.errors import Mistake
 from diffsteer.sampling.pipeline import choose, prepare, trajectory
+from diffsteer.sampling.solvers import Step
 from diffsteer.steering.gradient import Steer, SteeredDenoiser
 from diffsteer.steering.mixing import DenoiserLike, Mixing
 
@@ -42,7 +43,7 @@ class How:
     steps: int | None = None
     spacing: str | None = None
     guidance_scale: float | None = None
-    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_interval: tuple[float, float] | None = None
     guidance_rescale: float = 0.0
     dynamic_threshold: float | None = None
     autoguidance_scale: float = 1.0
@@ -58,7 +59,9 @@ class How:
             said = str(error)
             raise Mistake(f"{said[:1].upper()}{said[1:]}{'' if said.endswith('?') else '.'}") from None
         scale = spec.guidance_scale if self.guidance_scale is None else self.guidance_scale
-        chosen = replace(self, solver=solver, steps=steps, spacing=spacing, guidance_scale=scale)
+        asked = self.guidance_interval
+        interval = asked or (spec.guidance_interval if scale != 1 else (0.0, 1.0))
+        chosen = replace(self, solver=solver, steps=steps, spacing=spacing, guidance_scale=scale, guidance_interval=interval)
         chosen._check_numbers()
         if scale != 1 and not spec.labelled:
             raise Mistake(
@@ -69,7 +72,7 @@ class How:
             raise Mistake(
                 "--guidance-scale needs a model trained with --label-dropout above 0 (0.1 is usual); this one knows no null class."
             )
-        if scale == 1 and (self.guidance_interval != (0.0, 1.0) or self.guidance_rescale):
+        if scale == 1 and (asked not in (None, (0.0, 1.0)) or self.guidance_rescale):
             flag = "--guidance-rescale" if self.guidance_rescale else "--guidance-interval"
             raise Mistake(f"{flag} says how label guidance is done, and there is none: give --guidance-scale, for example 2.")
         return chosen
@@ -78,7 +81,7 @@ class How:
         for name, value in (("guidance", self.guidance_scale), ("autoguidance", self.autoguidance_scale)):
             if value is None or not math.isfinite(value):
                 raise Mistake(f"--{name}{'-scale' if name == 'guidance' else ''} should be a number; {value} was given.")
-        low, high = self.guidance_interval
+        low, high = self.guidance_interval or (0.0, 1.0)
         if not 0 <= low < high <= 1:
             raise Mistake(
                 f"--guidance-interval is two noise levels from 0 (clean) to 1 (noise), such as 0.2-0.9; {low:g}-{high:g} was given."
@@ -93,7 +96,7 @@ class How:
     @property
     def mixing(self) -> Mixing:
         """The part that mixes denoisers; `resolved` first."""
-        assert self.guidance_scale is not None
+        assert self.guidance_scale is not None and self.guidance_interval is not None
         return Mixing(self.guidance_scale, self.guidance_interval, self.guidance_rescale, self.dynamic_threshold, self.autoguidance_scale)
 
     def as_dict(self) -> dict[str, Any]:
@@ -163,18 +166,20 @@ def draw(
     device: str | torch.device = "cpu",
     batch: int = BATCH,
     watch: Callable[[int], None] | None = None,
+    look: Callable[[Step], None] | None = None,
 ) -> Drawn:
     """Draws the jobs, `batch` pictures at a time; `watch` is told of each network step done, for a progress bar. Raises Mistake.
 
-    steers: losses that steer, together. guide: the worse model of autoguidance.
+    steers: losses that steer, together. guide: the worse model of autoguidance. look: is shown each step's state; what it raises ends the
+    drawing.
     """
     how = (how or How()).resolved(denoiser.spec)
     parts = []
     with _checkpointed(denoiser.network, any(steer.checkpoint for steer in steers)):
         for first in range(0, len(jobs), batch):
             walk = _Walk(denoiser, jobs[first : first + batch], steers)
-            parts.append(walk.draw(how, guide, film, device, watch))
-    return _joined(parts)
+            parts.append(walk.draw(how, guide, film, device, watch, look))
+    return joined(parts)
 
 
 class _Walk:
@@ -184,7 +189,15 @@ class _Walk:
         self.denoiser, self.jobs, self.steers = denoiser, tuple(jobs), steers
         self.steered: SteeredDenoiser | None = None
 
-    def draw(self, how: How, guide: Denoiser | None, film: bool, device: str | torch.device, watch: Callable[[int], None] | None) -> Drawn:
+    def draw(
+        self,
+        how: How,
+        guide: Denoiser | None,
+        film: bool,
+        device: str | torch.device,
+        watch: Callable[[int], None] | None,
+        look: Callable[[Step], None] | None,
+    ) -> Drawn:
         spec = self.denoiser.spec
         noise = PictureNoise.from_seeds([job.seed for job in self.jobs], spec.shape, spec.process.noise)
         labels = torch.tensor([job.label for job in self.jobs], device=device) if spec.labelled else None
@@ -201,6 +214,8 @@ class _Walk:
                 told.append(dict(self.steered.losses))
             if watch:
                 watch(state.step)
+            if look:
+                look(state)
         losses = self._trace(told, state.x0)
         pictures = to_uint8(state.x0).cpu()
         film_x_t, film_x0 = (torch.stack(noisy), torch.stack(clean)) if film else (None, None)
@@ -229,7 +244,7 @@ class _Walk:
         }
 
 
-def _joined(parts: Sequence[Drawn]) -> Drawn:
+def joined(parts: Sequence[Drawn]) -> Drawn:
     """Batches as one drawing."""
     return Drawn(
         torch.cat([part.pictures for part in parts]),

@@ -150,7 +150,7 @@ class DiffsteerPipeline(DiffusionPipeline):
             solver=solver,
             steps=steps,
             spacing=spacing,
-            mixing=Mixing(guidance_scale=scale),
+            mixing=Mixing(scale, spec.guidance_interval),
             device=self.device,
         )
         with self.progress_bar(total=steps) as bar:

@@ -28,11 +28,7 @@ def build_model(settings: TrainSettings, data: Pictures) -> tuple[nn.Module, Mod
 
 def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
     """How the network of these settings is read. Raises Mistake."""
-    conditioning = settings.conditioning
-    if settings.network == "conditional-unet":
-        conditioning = "add"
-    elif conditioning is None:
-        conditioning = "add" if data.label_names and settings.network == "unet" else "none"
+    conditioning = settings.resolved_conditioning(bool(data.label_names))
     if conditioning != "none" and not data.label_names:
         raise Mistake(f"--conditioning {conditioning} needs labels and {data.source} has none; put the pictures into one folder per class.")
     sigma_data = math.sqrt(data.variance + data.mean**2) if settings.process == "edm" else 1.0
@@ -54,6 +50,7 @@ def model_spec(settings: TrainSettings, data: Pictures) -> ModelSpec:
         steps=settings.sample_steps,
         spacing=settings.spacing,
         guidance_scale=settings.guidance_scale,
+        guidance_interval=settings.guidance_interval,
     )
 
 

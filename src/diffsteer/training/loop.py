@@ -134,7 +134,9 @@ class Training:
             cond = self._labels(labels, draws.label[rows], device)
             last = index == len(micro) - 1
             with nullcontext() if last else accelerator.no_sync(self.engine), self._dropout(step, index):
-                loss = objective.losses(self.denoiser, x0, draws.eps[rows], draws.t[rows], cond, self.settings.min_snr)
+                loss = objective.losses(
+                    self.denoiser, x0, draws.eps[rows], draws.t[rows], cond, self.settings.min_snr, self.settings.velocity_loss
+                )
                 # Gradients are averaged over processes; the sum over pictures divided by the step's pictures is what one batch would give.
                 share = loss.sum() * (counts * accelerator.num_processes / total)
                 accelerator.backward(share)
@@ -173,20 +175,23 @@ class Training:
         if self.ema is None:
             return
         decay = min(self.settings.ema_decay, 1 - (1 + self.step) ** -0.75)
-        torch._foreach_lerp_(list(self.ema.parameters()), list(self.network.parameters()), 1 - decay)
+        pairs = [pair for pair in zip(self.ema.parameters(), self.network.parameters(), strict=True) if pair[1].requires_grad]
+        torch._foreach_lerp_([average for average, _ in pairs], [now for _, now in pairs], 1 - decay)
 
     # ---- what is saved ---------------------------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """All tensors the next step needs: weights, their average, the optimizer's state."""
-        groups = {"model": dict(self.network.state_dict()), "optimizer": optimizer_tensors(self.network, self._torch_optimizer)}
-        return groups if self.ema is None else {**groups, "ema": dict(self.ema.state_dict())}
+        """All tensors the next step needs, but for frozen weights, which are the base's: weights, their average, the optimizer's state."""
+        groups = {"model": self._learnt(self.network), "optimizer": optimizer_tensors(self.network, self._torch_optimizer)}
+        return groups if self.ema is None else {**groups, "ema": self._learnt(self.ema)}
 
     def load(self, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:
         """The inverse of `tensors` and `state`."""
-        self.network.load_state_dict(tensors["model"])
-        if self.ema is not None:
-            self.ema.load_state_dict(tensors["ema"])
+        frozen = self._frozen()
+        for network, name in ((self.network, "model"), (self.ema, "ema")):
+            if network is not None:
+                odd = network.load_state_dict(tensors[name], strict=False)
+                assert set(odd.missing_keys) == frozen and not odd.unexpected_keys, odd
         load_optimizer_tensors(self.network, self._torch_optimizer, tensors["optimizer"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -197,16 +202,25 @@ class Training:
         scaler = {} if self.accelerator.scaler is None else {"scaler": self.accelerator.scaler.state_dict()}
         return {"step": self.step, **scaler}
 
+    def _frozen(self) -> set[str]:
+        return {name for name, parameter in self.network.named_parameters() if not parameter.requires_grad}
+
+    def _learnt(self, network: nn.Module) -> dict[str, Tensor]:
+        """The state of the network, or of its average, without the frozen weights."""
+        frozen = self._frozen()
+        return {name: value for name, value in network.state_dict().items() if name not in frozen}
+
     @property
     def _torch_optimizer(self) -> torch.optim.Optimizer:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
 
 def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if settings.optimizer == "adam":
-        return torch.optim.Adam(network.parameters(), settings.lr, BETAS)
+        return torch.optim.Adam(learnt, settings.lr, BETAS)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(network.parameters(), settings.lr, BETAS, weight_decay=settings.weight_decay)
+        return torch.optim.AdamW(learnt, settings.lr, BETAS, weight_decay=settings.weight_decay)
     return Muon(*hidden_and_others(network), settings.lr, BETAS, settings.weight_decay)
 
 

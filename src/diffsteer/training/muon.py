@@ -98,12 +98,12 @@ def orthogonalized(matrices: Tensor) -> Tensor:
 
 def hidden_and_others(network: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Hidden weights: of every convolution but the first and the last, and of every linear layer in between. Others: all the rest, which
-    are biases, norms, embeddings, and what touches the picture or the time first."""
+    are biases, norms, embeddings, and what touches the picture or the time first. What is frozen is in neither."""
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
     kernels = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
     ends = {id(kernels[0]), id(kernels[-1])} if kernels else set()
     chosen = {id(layer.weight) for layer in layers if id(layer) not in ends}
-    parameters = list(network.parameters())
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return [one for one in parameters if id(one) in chosen], [one for one in parameters if id(one) not in chosen]
 
 

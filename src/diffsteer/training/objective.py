@@ -9,6 +9,8 @@ from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.process import Process
 
 NOISE_BINS = 4
+# Li & He 2025, section 4: the velocity's error is x0's over sigma, and sigma is taken to be at least this.
+LEAST_SIGMA = 0.05
 
 
 def draw_times(process: Process, kind: str, uniform: Tensor) -> Tensor:
@@ -29,22 +31,27 @@ def draw_times(process: Process, kind: str, uniform: Tensor) -> Tensor:
     return times.float()
 
 
-def weights(process: Process, prediction: str, t: Tensor, min_snr: float | None) -> Tensor:
-    """The weight [B] of each picture's loss: 1, or min-SNR-gamma (Hang et al. 2023, section 3.4) in the prediction's own terms."""
-    if min_snr is None:
+def weights(process: Process, prediction: str, t: Tensor, min_snr: float | None = None, velocity: bool = False) -> Tensor:
+    """The weight [B] of each picture's loss: 1; min-SNR-gamma (Hang et al. 2023, section 3.4) in the prediction's own terms; or what makes
+    the error of x0 that of the velocity (flow's eps - x0, a cosine's or linear's v): 1 / sigma^2, at most 1 / LEAST_SIGMA^2."""
+    if min_snr is None and not velocity:
         return torch.ones_like(t, dtype=torch.float32)
     alpha, sigma = process.alpha_sigma(t)
+    if min_snr is None:
+        return sigma.clamp_min(LEAST_SIGMA).pow(-2).float()
     snr = (alpha / sigma) ** 2
     per_x0 = snr.clamp(max=min_snr)
     return {"x0": per_x0, "eps": per_x0 / snr, "v": per_x0 / (snr + 1)}[prediction].float()
 
 
-def losses(denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None, min_snr: float | None) -> Tensor:
-    """The loss of each picture [B]: the mean square error of the network's answer, in the network's range, float32."""
+def losses(
+    denoiser: Denoiser, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None, min_snr: float | None = None, velocity: bool = False
+) -> Tensor:
+    """The loss of each picture [B]: the weighted mean square error of the network's answer, in the network's range, float32."""
     spec = denoiser.spec
     x_t = spec.process.add_noise(x0, eps, t)
     error = denoiser.predict(x_t, t, cond) - denoiser.target(x0, eps, t)
-    return error.square().flatten(1).mean(1) * weights(spec.process, spec.prediction, t, min_snr)
+    return error.square().flatten(1).mean(1) * weights(spec.process, spec.prediction, t, min_snr, velocity)
 
 
 def by_noise(process: Process, t: Tensor, loss: Tensor) -> Tensor:

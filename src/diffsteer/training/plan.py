@@ -67,11 +67,13 @@ class Plan:
         return parts
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of this step: a linear rise, then the chosen fall to 0."""
+        """The learning rate of this step: a linear rise, then the chosen fall."""
         warmup = min(self.warmup, self.steps // 10)
         rise = min(1.0, (step + 1) / (warmup + 1))
         progress = min(1.0, max(0, step - warmup) / max(1, self.steps - warmup))
-        fall = {"none": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2}[self.decay]
+        epoch = self._place(step)[0] if self.last_batch == "short" else step * self.step_size // self.count
+        falls = {"none": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * progress)) / 2, "exponential": 0.9**epoch}
+        fall = falls[self.decay]
         return self.lr * rise * fall
 
     def _place(self, step: int) -> tuple[int, int]:
