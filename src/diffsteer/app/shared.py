@@ -1,0 +1,56 @@
+"""What all tabs share: the model and its drawing process, the desk, the limits, and the folder of what was drawn."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diffsteer.app.asked import Limits
+from diffsteer.app.desk import Desk, Ticket
+from diffsteer.app.ownlosses import OwnLoss
+from diffsteer.app.studio import About, Studio
+from diffsteer.app.uploads import Upload
+
+UPLOADS_KEPT = 256
+
+
+@dataclass
+class Shared:
+    """model: as it was named on the command line. jobs: the folder whose files the page serves, a folder a job, by names nobody can guess.
+    clip: where the CLIP is, and as it was named. first: what was drawn before anyone came. uploads: pictures by the key that a browser
+    keeps for them."""
+
+    model: str
+    studio: Studio
+    about: About
+    desk: Desk
+    limits: Limits
+    jobs: Path
+    most_upload: int  # bytes
+    clip: tuple[str, str] | None = None
+    own: dict[str, OwnLoss] = field(default_factory=dict)
+    first: Ticket | None = None
+    uploads: OrderedDict[str, Upload] = field(default_factory=OrderedDict)
+
+    def new_folder(self) -> Path:
+        folder = self.jobs / secrets.token_urlsafe(16)
+        folder.mkdir()
+        return folder
+
+    def keep(self, upload: Upload) -> str:
+        """The key of a picture, a copy of which is kept."""
+        folder = self.new_folder()
+        copy = folder / upload.name
+        shutil.copyfile(upload.path, copy)
+        self.uploads[folder.name] = Upload(copy, upload.name, upload.width, upload.height)
+        while len(self.uploads) > UPLOADS_KEPT:
+            _, old = self.uploads.popitem(last=False)
+            shutil.rmtree(old.path.parent, ignore_errors=True)
+        return folder.name
+
+    def upload(self, key: object) -> Upload | None:
+        """The picture of a key, while it is kept."""
+        return self.uploads.get(key) if isinstance(key, str) else None

@@ -1,0 +1,220 @@
+"""The drawing process, as the page's process sees it: started, spoken to, and started again when it was lost. Loads no torch.
+
+Drawing runs beside the page, so that what happens there (a loss of the user's that runs wild, no memory left) ends a job and not the app.
+`worker.py` is the other end of the pipe.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import secrets
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from diffsteer.app.desk import TURN, Job
+from diffsteer.config import SampleSettings
+from diffsteer.errors import Mistake, Stopped
+
+BEAT = 0.05  # seconds between two looks at whether a job should stop
+
+
+@dataclass(frozen=True)
+class About:
+    """What the page must know of the model. own: what is drawn with when nothing is said (solver, steps, guidance scale)."""
+
+    labels: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    guidance: bool
+    solvers: tuple[str, ...]
+    own_solver: str
+    own_steps: int
+    own_guidance: float
+    device: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Commission:
+    """What to draw. told: the settings' steers as the person would write them, by the names that they know their pictures by.
+    folder: where everything goes."""
+
+    settings: SampleSettings
+    told: tuple[str, ...]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One finished picture; loss: the sum of its steers' losses at the first step and at the end."""
+
+    path: str
+    label: str | None
+    seed: int
+    loss: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How far a drawing is. noisy, clean: a look at x_t and at the predicted x0, files; files: what can be taken away, by suffix."""
+
+    step: int = 0
+    steps: int = 0
+    noisy: str | None = None
+    clean: str | None = None
+    pictures: tuple[Picture, ...] = ()
+    sheet: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Lost(Exception):
+    """The drawing process ended in the middle of a job; `code` is its exit code, negative for a signal."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"the drawing process ended with {code}")
+        self.code = code
+
+    @property
+    def killed(self) -> bool:
+        """Whether something put an end to it from outside, as the system does where memory runs out."""
+        return self.code is not None and -self.code in (signal.SIGKILL, signal.SIGTERM)
+
+
+class Broke(Exception):
+    """The job raised something that is no Mistake; the text is its traceback."""
+
+
+class Studio:
+    """The drawing process of one model. clip: a CLIP that it should have at hand."""
+
+    def __init__(self, model: str, device: str, clip: str | None = None) -> None:
+        self.model, self.clip = model, clip
+        self._arguments = (model, device, clip)
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self._about: About | None = None
+        self._generation = 0
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Starts the process; what it needs to load it loads while others do something else."""
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_work, args=(theirs, *self._arguments), name="drawing", daemon=True)
+        self._process.start()
+        theirs.close()
+        self._generation += 1
+        self._about = None
+
+    @property
+    def pid(self) -> int:
+        return int(self._process.pid)
+
+    def about(self) -> About:
+        """Waits until the model is loaded. Raises Mistake, Stopped."""
+        if self._about is None:
+            try:
+                kind, value = self._hear()
+            except Lost as error:
+                raise Stopped(f"The drawing process ended (exit code {error.code}) while it loaded {self.model}.") from None
+            if kind == "mistake":
+                raise Mistake(value)
+            self._about = value
+        return self._about
+
+    def job(self, commission: Commission) -> Job:
+        """A job for the desk: yields `Shown`, and TURN between batches. Raises Mistake, Broke, Lost."""
+
+        def walk(stopping: threading.Event) -> Iterator[Any]:
+            token, generation = secrets.token_hex(8), 0
+            order: Commission | None = commission
+            while not stopping.is_set():
+                self._ensure()
+                if generation not in (0, self._generation):
+                    raise Lost(None)
+                generation = self._generation
+                try:
+                    self._say("turn", token, order)
+                    if (yield from self._listen(stopping)):
+                        return
+                except Lost:
+                    self.start()  # at once, so that the next job finds it loaded
+                    raise
+                order = None
+                yield TURN
+            if generation == self._generation:
+                self._say("drop", token)
+
+        return walk
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.join(timeout=5)
+
+    # ---- the pipe ----------------------------------------------------------------------------------------------------
+
+    def _ensure(self) -> None:
+        """A process that lives and has loaded its model."""
+        if not self._process.is_alive():
+            self.start()
+        self.about()
+
+    def _listen(self, stopping: threading.Event) -> Generator[Any, None, bool]:
+        """Yields what is shown in one turn; True where the job has come to its end."""
+        asked = False
+        while True:
+            if stopping.is_set() and not asked:
+                self._say("stop")
+                asked = True
+            if not self._waits():
+                continue
+            kind, value = self._hear()
+            if kind == "shown":
+                yield value
+            elif kind == "mistake":
+                raise Mistake(value)
+            elif kind == "broke":
+                raise Broke(value)
+            else:
+                return kind == "done"
+
+    def _say(self, *words: Any) -> None:
+        assert self._pipe is not None
+        try:
+            self._pipe.send(words)
+        except OSError:
+            raise self._lost() from None
+
+    def _waits(self) -> bool:
+        assert self._pipe is not None
+        try:
+            return self._pipe.poll(BEAT)
+        except (EOFError, OSError):
+            raise self._lost() from None
+
+    def _hear(self) -> tuple[str, Any]:
+        assert self._pipe is not None
+        try:
+            return self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._lost() from None
+
+    def _lost(self) -> Lost:
+        self._process.join(timeout=5)
+        return Lost(self._process.exitcode)
+
+
+def _work(pipe: Connection, model: str, device: str, clip: str | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the page's process's affair, which ends this one
+    from diffsteer.app.worker import work
+
+    work(pipe, model, device, clip)

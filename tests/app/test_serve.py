@@ -1,0 +1,70 @@
+"""Who may come in, and what the command does with what cannot be: `diffsteer app` before and at its start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.serving import served
+from commandline import Diffsteer
+from diffsteer.app.serve import PAUSE, TRIES, Login
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs/d", "--share"], "--share opens the app to everyone who has the link, so it needs a login"),
+        (["runs/d", "--auth", "me:short"], "at least 8 letters"),
+        (["runs/d", "--auth", ":long enough"], "--auth is NAME"),
+        (["runs/d", "--losses", "nowhere"], "--losses nowhere is no folder"),
+        (["runs/d", "--port", "70000"], "--port"),
+        (["runs/d", "--most-pictures", "0"], "--most-pictures"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_starts(diffsteer: Diffsteer, words: list[str], said: str) -> None:
+    assert said in diffsteer("app", *words).mistake()
+
+
+def test_a_model_that_is_none_is_told_of_and_everything_put_back(
+    diffsteer: Diffsteer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "own"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "own").mkdir()
+    before = dict(os.environ)
+    assert "no model at nowhere" in diffsteer("app", "./nowhere").mistake().replace("./", "").replace(f"{tmp_path}/", "")
+    assert list((tmp_path / "own").glob("diffsteer*")) == [] and Path.cwd() == tmp_path and dict(os.environ) == before
+
+
+def test_wrong_logins_are_slowed_down() -> None:
+    now = [0.0]
+    login = Login("me", "a password", clock=lambda: now[0])
+    assert login("me", "a password") and not login("me", "another") and not login("you", "a password")
+    login = Login("me", "a password", clock=lambda: now[0])
+    assert [login("me", str(number)) for number in range(TRIES)] == [False] * TRIES
+    assert not login("me", "a password")  # none is looked at now
+    now[0] = PAUSE + 1
+    assert login("me", "a password")
+
+
+def test_without_a_login_nothing_is_told(small_model: Any, tmp_path: Path) -> None:
+    model = Path(os.path.relpath(small_model(), tmp_path))  # told from where the command was given
+    with served(model, tmp_path, "--auth", "me") as app:
+        (login,) = [line for line in app.said if line.startswith("login")]
+        password = login.split("password ")[1].split()[0]
+        assert len(password) >= 12
+        with httpx.Client(base_url=app.address, timeout=60, trust_env=False) as client:
+            for path in ("/config", "/gradio_api/info", "/gradio_api/file=/etc/passwd", "/gradio_api/openapi.json"):
+                assert client.get(path).status_code == 401, path
+            for path in ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/component_server"):
+                assert client.post(path, json={"data": [], "fn_index": 0, "session_hash": "x"}).status_code in (401, 422), path
+            page = client.get("/?lang=en")
+            assert str(app.folder) not in page.text
+            assert client.post("/login", data={"username": "me", "password": "a guess"}).status_code == 400
+            assert client.post("/login", data={"username": "me", "password": password}).status_code == 200
+            assert client.get("/config").status_code == 200
+    assert list(tmp_path.iterdir()) == []
