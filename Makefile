@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 
-.PHONY: setup demo test test-slow lint types format check bench
+.PHONY: setup demo test test-slow lint types format check bench docs
 
 demo: .venv/.installed
 	$(BIN)/diffsteer demo --out demo
@@ -30,8 +30,14 @@ format: .venv/.installed-dev
 
 check: lint types test
 
+# BENCH="--full --out benchmarks/results" for more; see docs/benchmarks.md.
 bench: .venv/.installed-test
-	$(BIN)/python benchmarks/solver_matrix.py
+	$(BIN)/python benchmarks/suite.py $(BENCH)
+
+# Into site/: the pages, and each page of the guide as a notebook. The variable silences an advertisement of the theme's.
+docs: .venv/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	$(BIN)/python docs/guide.py notebooks site/notebooks
 
 # torch first and alone: a pinned torch that is already there keeps pip from fetching another one for its dependants.
 .venv/.installed: pyproject.toml constraints.txt
@@ -46,4 +52,8 @@ bench: .venv/.installed-test
 
 .venv/.installed-dev: .venv/.installed-test
 	$(PIP) install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(PIP) install -q --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

@@ -30,11 +30,11 @@ def described() -> dict[str, Any]:
     }
 
 
-def write(name: str, values: dict[str, Any], page: str) -> None:
-    """results/NAME.json, the machine first, and results/NAME.md."""
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({**described(), **values}, indent=1) + "\n", encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+def write(name: str, values: dict[str, Any], page: str, folder: Path = RESULTS) -> None:
+    """NAME.json, the machine first, and NAME.md, in benchmarks/results or another folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps({**described(), **values}, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
 
 
 def _processor() -> str:

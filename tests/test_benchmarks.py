@@ -1,0 +1,173 @@
+"""What the speed benchmarks compare does the same work: the loops learn the same losses, and a table holds what its parts measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from itertools import count, islice
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from diffsteer.data.images import load_pictures
+from diffsteer.sampling.solvers import time_grid
+from diffsteer.steering.mixing import noise_level
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import loop_overhead
+import peers
+import sampling_speed
+import suite
+from timing import Spread, by_turns, line, ratios, table
+
+SMALL = {"channels": (32, 32), "patch_size": 1, "batch_size": 32, "norm_groups": 8}
+
+
+# ---- the loops -------------------------------------------------------------------------------------------------------
+
+
+def losses(of: loop_overhead.Training, steps: int) -> list[float]:
+    return [(stepped.record[0] / stepped.record[1]).item() for stepped in islice(of.run(), steps)]
+
+
+@pytest.mark.parametrize("changes", [{}, loop_overhead.AS_PLAIN], ids=["mnist-fast", "as the plain loop"])
+def test_the_bare_loop_learns_what_ours_learns(changes: dict[str, object]) -> None:
+    of = loop_overhead.training(load_pictures("digits"), "cpu", **{**changes, **SMALL})
+    batches = [loop_overhead.ready(of, step) for step in range(6)]
+    bare = [loss.item() for loss in loop_overhead.bare(of, iter(batches))]
+    assert losses(of, 6) == pytest.approx(bare, abs=1e-5)
+    assert len(set(bare)) == 6
+
+
+def test_the_plain_loop_has_our_loss() -> None:
+    of = loop_overhead.training(load_pictures("digits"), "cpu", **{**loop_overhead.AS_PLAIN, **SMALL})
+    [(pixels, labels)], draws = of._read(0), of._draws(0, 32)
+    scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    x0 = (pixels.float() / 255 - 0.5) / 0.5
+    plain = loop_overhead.plain_loss(of.network, scheduler, x0, draws.eps, draws.t.long(), labels).item()
+    assert losses(of, 1)[0] == pytest.approx(plain, abs=1e-5)
+
+
+def test_the_plain_loop_learns_from_every_picture_once_an_epoch() -> None:
+    data = load_pictures("digits")
+    pictures = loop_overhead.PilPictures(data)
+    whole = data.at([5])
+    picture, label = pictures[5]
+    assert len(pictures) == data.count and label == int(whole.labels[0])
+    assert torch.allclose(picture, whole.pixels[0] / 127.5 - 1, atol=1e-6)
+    told = list(islice(loop_overhead.plain(data, "cpu", **SMALL), 12))
+    assert sum(told[-3:]) < 0.8 * sum(told[:3])
+
+
+# ---- drawing ---------------------------------------------------------------------------------------------------------
+
+
+def test_evaluations_count_both_halves_of_a_guided_step() -> None:
+    denoiser = sampling_speed.fast("cpu", "fp32")
+    spec = denoiser.spec
+    low, high = spec.guidance_interval
+    levels = [noise_level(spec.process, t) for t in time_grid(spec.process, spec.solver, spec.steps, spec.spacing)]
+    guided = sum(low <= level <= high for level in levels) if spec.guidance_scale != 1 else 0
+    assert sampling_speed.evaluations(denoiser) == len(levels) + guided
+    assert guided > 0
+
+
+def test_each_drawing_is_of_new_seeds() -> None:
+    denoiser = sampling_speed.fast("cpu", "fp32")
+    first, second = islice(sampling_speed.drawings(denoiser, 2, "cpu"), 2)
+    assert [job.seed for job in first.jobs + second.jobs] == [0, 1, 2, 3]
+
+
+# ---- times -----------------------------------------------------------------------------------------------------------
+
+
+def test_loops_take_turns_and_every_other_round_goes_back() -> None:
+    told: list[str] = []
+
+    def loop(name: str) -> Iterator[None]:
+        for _ in count():
+            told.append(name)
+            yield
+
+    seconds = by_turns({"a": loop("a"), "b": loop("b")}, 2, {"a": 1, "b": 2}, warm_up=1)
+    assert "".join(told) == "ab" + "abb" + "bba"
+    assert [len(seconds[name]) for name in "ab"] == [2, 2]
+    with pytest.raises(ValueError, match="ended"):
+        by_turns({"short": iter([1, 2])}, 2)
+
+
+def test_a_ratio_is_of_one_round() -> None:
+    spread = ratios([2.0, 30.0, 5.0], [1.0, 10.0, 5.0])
+    assert spread == Spread(2.0, 1.0, 3.0, 3)
+    assert table([line("ours", spread, "at most 3")])[-1] == "| ours | 2.0 (1.0 to 3.0) | 3 | at most 3 |"
+
+
+# ---- peers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_peers_loop_works_when_it_is_asked_and_says_why_it_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "peer_loops.py").write_text(
+        """
+import sys
+print('{"pictures": 16, "says": "two items"}', flush=True)
+for item in range(2):
+    sys.stdin.readline()
+    open(sys.argv[1], "a").write("x")
+    print("done", flush=True)
+raise SystemExit("no more of it")
+"""
+    )
+    monkeypatch.setattr(peers, "HERE", tmp_path)
+    worked = tmp_path / "worked"
+    with peers.Remote(Path(sys.executable), [str(worked)], "cpu", tmp_path / "log") as remote:
+        assert (remote.pictures, remote.says) == (16, "two items")
+        for times in (1, 2):
+            next(remote)
+            assert worked.read_text() == "x" * times
+        with pytest.raises(ChildProcessError, match="no more of it"):
+            next(remote)
+
+
+# ---- the suite -------------------------------------------------------------------------------------------------------
+
+
+def asked(**given: object) -> argparse.Namespace:
+    return argparse.Namespace(**{"full": False, "data": None, "environments": None, "diffusers_script": None, "out": None, **given})
+
+
+def test_the_suites_parts_are_there_and_grow_with_what_is_asked(tmp_path: Path) -> None:
+    small = [part.script for part in suite.parts(asked(), tmp_path)]
+    full = [part.script for part in suite.parts(asked(full=True, data="mnist", environments="e"), tmp_path)]
+    assert small == ["loop_overhead.py", "sampling_speed.py", "solver_matrix.py"]
+    assert set(full) == {*small, "peers.py", "time_to_quality.py"}
+    assert all((suite.HERE / script).is_file() for script in full)
+
+
+def test_the_suite_measures_on_when_a_part_fails_and_keeps_what_it_was_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = line("a ratio", Spread(1.0, 0.9, 1.1, 3))
+    (tmp_path / "broken.py").write_text("raise SystemExit('no such thing')")
+    (tmp_path / "works.py").write_text("import sys; from pathlib import Path; Path(sys.argv[1]).write_text(sys.argv[2])")
+    left, out = tmp_path / "left.json", tmp_path / "out"
+    works = suite.Part(str(tmp_path / "works.py"), [str(left), json.dumps({"ratios": [mine]})], left)
+    broken = suite.Part(str(tmp_path / "broken.py"), [], left)
+    monkeypatch.setattr(sys, "argv", ["suite.py", "--out", str(out)])
+    for parts, status in (([broken, works], 1), ([works], 0)):
+        monkeypatch.setattr(suite, "parts", lambda given, folder, parts=parts: iter(parts))
+        assert suite.main() == status
+        said = capsys.readouterr()
+        assert "| a ratio | 1.000 (0.900 to 1.100) | 3 |" in said.out
+        assert ("no such thing" in said.err) == bool(status)
+    kept = json.loads((out / "suite.json").read_text())
+    assert kept["ratios"] == [mine] and kept["machine"]["cores"] and kept["versions"]["torch"] == torch.__version__
+
+
+def test_what_other_benchmarks_leave_becomes_lines() -> None:
+    matrix = {"ours": {"passed": 4, "cells": 4}, "diffusers": {"passed": 2, "cells": 4}}
+    assert suite.lines_of(matrix)[0]["median"] == 2.0
+    assert suite.lines_of({"runs": [{"ratio": 100.0}, {"ratio": 140.0}]})[0]["most"] == 140.0
