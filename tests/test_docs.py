@@ -60,6 +60,8 @@ def stand_ins(tmp_path: Path) -> dict[str, str]:
         "fashion_mnist": str(hub_like(tmp_path / "data" / "f", digits, 8, "L")),
         "cifar10": str(hub_like(tmp_path / "data" / "c", animals, 8, "RGB")),
         "google/ddpm-celebahq-256": str(tmp_path / "faces"),
+        "huggan/smithsonian_butterflies_subset": str(hub_like(tmp_path / "data" / "b", ["Butterfly"], 8, "RGB")),
+        "Norod78/Vintage-Faces-FFHQAligned": str(hub_like(tmp_path / "data" / "v", ["face"], 8, "RGB")),
         "clip-seed": f"clip-seed,model={clip_folder(tmp_path / 'clip')}",
     }
 
@@ -83,7 +85,11 @@ def shrunk(command: str, stand_ins: dict[str, str]) -> list[str]:
             if flag in words:
                 at = words.index(flag)
                 words[at : at + 2] = []
-        return [*words, *SMALL, "--batch-size", "8"]
+        scored = ["--score-count", "8"] if "--score-every" in words else []
+        return [*words, *SMALL, *scored, "--batch-size", "8"]
+    if words[0] == "finetune":
+        words = [*_without(words, "--epochs", "--steps"), "--steps", "2", "--preview-every", "2", "--figures", "none"]
+        return [*words, *(["--size", "8"] if "--recipe" in words else []), *([] if "--batch-size" in words else ["--batch-size", "8"])]
     if words[0] == "judge":
         return [*words, "--budget", "1s"]
     if words[0] == "evaluate":
@@ -95,12 +101,17 @@ def shrunk(command: str, stand_ins: dict[str, str]) -> list[str]:
     return words
 
 
+def _without(words: list[str], *flags: str) -> list[str]:
+    """The words without these flags and their values."""
+    return [word for index, word in enumerate(words) if word not in flags and words[index - 1] not in flags]
+
+
 def test_each_row_of_the_notebooks_table_runs(
     tmp_path: Path, stand_ins: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     commands = rows(NOTEBOOKS[0])
-    assert len(commands) == 17
+    assert len(commands) == 19
     for command in commands:
         assert cli.run(shrunk(command, stand_ins)) == 0, f"{command}: {capsys.readouterr().err}"
         out = Path(shlex.split(command)[shlex.split(command).index("--out") + 1])
@@ -173,12 +184,27 @@ def test_the_steering_pages_examples_run(tmp_path: Path, small_model: Any, monke
 def test_the_measuring_pages_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     page = ROOT / "docs" / "measuring.md"
-    for line in blocks(page, "bash")[0].splitlines():
+    for line in [line for block in blocks(page, "bash")[:2] for line in block.splitlines()]:
         assert cli.run(shrunk(line, {})) == 0, f"{line}: {capsys.readouterr().err}"
     capsys.readouterr()
     (code,) = blocks(page, "python")
     exec(code.replace("count=100", "count=14"), {})
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
+
+
+def test_the_fine_tuning_pages_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs" / "fine-tuning.md"
+    draw = np.random.default_rng(0)
+    for kind in ("cat", "dog"):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for index in range(8):
+            Image.fromarray(draw.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(tmp_path / "photos" / kind / f"{index}.png")
+    for line in (line for block in blocks(page, "bash") for line in block.splitlines()):
+        assert cli.run(shrunk(line, {})) == 0, f"{line}: {capsys.readouterr().err}"
+    (code,) = blocks(page, "python")
+    exec(code.replace("per_label=4", "per_label=1"), {})
+    assert size("lora.png")[0] > 8
 
 
 def test_every_command_in_the_readme_exists_and_none_is_left_out() -> None:

@@ -1,0 +1,1 @@
+diffsteer sample --from pictures/first.png --out pictures/first-again.png

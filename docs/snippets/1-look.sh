@@ -1,0 +1,1 @@
+diffsteer check digits --out pictures/digits
