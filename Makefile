@@ -8,8 +8,9 @@ PIP := $(BIN)/python -m pip
 demo: .venv/.installed
 	$(BIN)/diffsteer demo --out demo
 
+# A thread a worker: two workers of two threads each, on two cores, wait for one another.
 test: .venv/.installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow

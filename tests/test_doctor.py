@@ -28,7 +28,7 @@ from diffsteer.diffusion.process import Process
 from diffsteer.doctor import Looks, Run, look_at_pictures
 from diffsteer.evaluation import symptoms
 from diffsteer.evaluation.symptoms import by_weight
-from diffsteer.recipebook import recipe_names, train_settings
+from diffsteer.recipebook import recipe_names, recipe_settings, train_settings
 from diffsteer.runfolder import Resolved
 
 
@@ -360,6 +360,6 @@ def test_what_is_no_run_is_the_users_mistake(diffsteer: Diffsteer, tmp_path: Pat
 
 def test_no_recipe_is_too_short_or_clipped_by_its_own_settings() -> None:
     for name in recipe_names():
-        settings = train_settings(name, {})
+        settings = recipe_settings(name)
         steps = settings.steps or 1407
         assert symptoms.few_steps(falling(steps, 0.35), settings.decay == "none") is None, name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,8 @@ def test_a_steer_changes_the_pictures_and_tells_its_losses(diffsteer: Diffsteer,
     lines = diffsteer("sample", colour, *FEW, "--steer", "color=#1ae680", "--out", "green.png").out.splitlines()
     assert lines[1] == f"steered  by color=#1ae680: mean loss {losses['first']:.3g} at first, {losses['last']:.3g} at the end"
     assert "losses" not in diffsteer("sample", colour, *FEW, "--out", "plain.png", "--json").json()
+    late = diffsteer("sample", colour, *FEW, "--steer", "color=#1ae680,window=0-0.6", "--out", "late.npz", "--json").json()
+    assert all(map(math.isfinite, late["losses"]["color=#1ae680"].values())), "it is told from the first step at which it acts"
 
 
 def test_several_steers_steer_together(diffsteer: Diffsteer, colour: Path) -> None:

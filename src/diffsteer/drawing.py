@@ -22,7 +22,8 @@ from diffsteer.sampling.draw import Drawn, How, Job, draw
 
 @dataclass(frozen=True)
 class Written:
-    """What was drawn and where it is. losses: of each steer by name, the mean over the pictures at the first step and at the end."""
+    """What was drawn and where it is. losses: of each steer by name, the mean over the pictures at the first step at which it acted and at
+    the end."""
 
     model: str
     paths: tuple[Path, ...]
@@ -101,10 +102,9 @@ def sample_to(order: Order, out: str) -> Written:
     film = prepared.settings.film or place.kind == "film" or (place.kind == "grid" and prepared.shows == "film")
     with steps_bar(_evaluations(prepared)) as watch:
         drawn = _draw(prepared, watch, film)
-    losses = {name: (float(told[0].mean()), float(told[-1].mean())) for name, told in drawn.losses.items()}
     paths = tuple(write(prepared, drawn, place))
     notes = (*prepared.notes, *drawn.notes)
-    return Written(prepared.model, paths, prepared.jobs, prepared.how, prepared.spec.label_names, notes, losses)
+    return Written(prepared.model, paths, prepared.jobs, prepared.how, prepared.spec.label_names, notes, drawn.first_and_last())
 
 
 def free_name(folder: Path) -> str:

@@ -24,7 +24,7 @@ from app.serving import Served, bomb
 from commandline import Diffsteer, pixels_of, recipe_of
 
 CHROMIUM = Path("/usr/bin/chromium")
-pytestmark = pytest.mark.skipif(not CHROMIUM.is_file(), reason="there is no Chromium here")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM.is_file(), reason="there is no Chromium here")]
 PATIENCE = 180_000  # milliseconds until something is given up that takes a moment on a machine of its own
 WIDTHS = (1280, 390)
 expect.set_options(timeout=PATIENCE)

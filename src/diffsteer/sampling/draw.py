@@ -118,6 +118,11 @@ class Drawn:
     losses: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def first_and_last(self) -> dict[str, tuple[float, float]]:
+        """Of each steer by name, its mean loss over the pictures at the first step at which it acted, and of the pictures."""
+        acted = {name: told[~told.isnan().any(1)].mean(1) for name, told in self.losses.items()}
+        return {name: (float(told[0]), float(told[-1])) for name, told in acted.items()}
+
 
 def jobs_for(
     spec: ModelSpec,
