@@ -146,7 +146,20 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "errors",
     },
-    "sharing": {"comparable", "record", "runfolder", "evaluation", "sampling", "diffusion", "data", "config", "errors"},
+    "sharing": {
+        "app",
+        "order",
+        "comparable",
+        "record",
+        "runfolder",
+        "evaluation",
+        "sampling",
+        "steering",
+        "diffusion",
+        "data",
+        "config",
+        "errors",
+    },
     "comparing": {"comparable", "record", "curves", "evaluation", "data", "config", "errors"},
     "comparable": {"record"},
     "record": {"runfolder", "sampling", "training", "config", "errors"},
@@ -189,7 +202,7 @@ ARROWS: dict[str, set[str]] = {
     "recipebook": {"config", "errors"},
     "config": {"errors"},
     "errors": set(),
-    "__init__": {"api", "data"},
+    "__init__": {"api", "app", "data"},
 }
 
 # The homes of every outside library: files, or folders that end in /. What is everybody's: torch, numpy, PIL, tqdm.
@@ -201,7 +214,7 @@ HOMES: dict[str, set[str]] = {
     "starlette": {"app/serve.py"},
     "diffusers": {"training/build.py", "diffusion/networks.py", "sampling/folder.py", "sampling/pipeline.py", "sampling/schedulers.py"},
     # Downloads are at home where what is downloaded is read; all that is uploaded, in sharing/.
-    "huggingface_hub": {"sampling/folder.py", "steering/encoders.py", "sharing/card.py", "sharing/hub.py"},
+    "huggingface_hub": {"sampling/folder.py", "steering/encoders.py", "sharing/card.py", "sharing/hub.py", "sharing/space.py"},
     "kornia": {"steering/cutouts.py"},
     # A figure of what was measured is made where it is measured, which may not import what draws a run.
     "matplotlib": {"curves.py", "evaluation/scorecard.py"},

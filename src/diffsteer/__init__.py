@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffsteer.api import evaluate, finetune, load, sample, steer, train
+    from diffsteer.app.serve import serve
     from diffsteer.data.images import load_pictures
 
 __version__ = "0.1.0"
@@ -20,11 +21,12 @@ _HOMES = {
     "load": "diffsteer.api",
     "load_pictures": "diffsteer.data.images",
     "sample": "diffsteer.api",
+    "serve": "diffsteer.app.serve",
     "steer": "diffsteer.api",
     "train": "diffsteer.api",
 }
 
-__all__ = ["__version__", "evaluate", "finetune", "load", "load_pictures", "sample", "steer", "train"]
+__all__ = ["__version__", "evaluate", "finetune", "load", "load_pictures", "sample", "serve", "steer", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -54,6 +54,10 @@ COMMANDS = {
         "diffsteer card runs/photos --license mit --data-license cc-by-4.0",
     ),
     "push": ("Upload a model folder to the Hub, and nothing else of its run.", "diffsteer push runs/photos user/photos --private"),
+    "space": (
+        "Write a Space, from which the Hub serves the web app of a model.",
+        "diffsteer space user/photos spaces/photos --steer mine.py:redness:2 --losses my_losses",
+    ),
     "app": ("Open the web app: draw, steer and watch, in the browser.", "diffsteer app runs/photos"),
     "recipes": ("List the recipes, or show one.", "diffsteer recipes show seed-class-conditional"),
 }

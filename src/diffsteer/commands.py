@@ -25,6 +25,7 @@ from diffsteer.config import (
     JudgeSettings,
     PlanSettings,
     SampleSettings,
+    SpaceSettings,
     TrainSettings,
 )
 from diffsteer.errors import Mistake
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     class EvaluateFlags(BaseModel): ...
 
     class AppFlags(BaseModel): ...
+
+    class SpaceFlags(BaseModel): ...
 else:
     DataFlags = _flags(DataSettings, "DataFlags", without=("streaming",))
     PlanFlags = _flags(PlanSettings, "PlanFlags")
@@ -84,6 +87,7 @@ else:
     SampleFlags = _flags(SampleSettings, "SampleFlags")
     JudgeFlags = _flags(JudgeSettings, "JudgeFlags", without=("streaming", "caption_column"))
     AppFlags = _flags(AppSettings, "AppFlags")
+    SpaceFlags = _flags(SpaceSettings, "SpaceFlags")
     EvaluateFlags = _flags(EvaluateSettings, "EvaluateFlags", without=("size", "streaming", "caption_column"))
 
 
@@ -442,7 +446,7 @@ def doctor(run: Path, *, json_: AsJson = False) -> None:
     _say(f"next: {found.command}")
 
 
-# ---- card, push ------------------------------------------------------------------------------------------------------
+# ---- card, push, space -----------------------------------------------------------------------------------------------
 
 
 def card(
@@ -493,15 +497,17 @@ def card(
     _say("next: the same command without --dry-run" if dry_run else f"next: diffsteer push {shlex.quote(model)} {name or 'NAME'} --dry-run")
 
 
-def push(model: str, repo: str, *, private: Switch = False, dry_run: Switch = False, json_: AsJson = False) -> None:
+def push(model: str, repo: str, *, space: Switch = False, private: Switch = False, dry_run: Switch = False, json_: AsJson = False) -> None:
     """Upload a model folder to the Hub, and nothing else of its run.
 
     Parameters
     ----------
     model
-        Run folder or model folder of this computer.
+        Run folder or model folder of this computer; with --space, the folder that diffsteer space wrote.
     repo
         user/name, or a name in your own namespace.
+    space
+        Upload a Space.
     private
         Make the repository private, where it is new.
     dry_run
@@ -514,21 +520,56 @@ def push(model: str, repo: str, *, private: Switch = False, dry_run: Switch = Fa
     hub.check_name(repo)
     account = None if dry_run else hub.sign_in()  # no token, no network: said before anything heavy is loaded
     from diffsteer.sharing import pushing
+    from diffsteer.sharing import space as spaces
 
     if account is None:
-        would = pushing.parcel(model, repo, private)
+        would = spaces.space_parcel(Path(model), repo, private) if space else pushing.parcel(model, repo, private)
         _say(
             json.dumps(would.to_dict(), ensure_ascii=False)
             if json_
             else "\n".join([*would.lines(), "next: the same command without --dry-run"])
         )
         return
-    done = pushing.push(model, repo, account, private=private, say=(lambda _: None) if json_ else _say)
+    say = (lambda _: None) if json_ else _say
+    if space:
+        done = spaces.push_space(Path(model), repo, account, private=private, say=say)
+    else:
+        done = pushing.push(model, repo, account, private=private, say=say)
     if json_:
         _say(json.dumps(done.to_dict()))
         return
     _say(f"done     {done.url} ({'private' if done.private else 'public'}{'' if done.changed else ', nothing had changed'})")
-    _say(f"next: diffsteer sample {done.repo} --out pictures.png")
+    _say(f"next: open {done.url}" if space else f"next: diffsteer sample {done.repo} --out pictures.png")
+
+
+def space(
+    model: str,
+    dir_: Annotated[Path, Parameter(name="--dir")],
+    *,
+    json_: AsJson = False,
+    flags: Annotated[SpaceFlags | None, FLAT] = None,
+) -> None:
+    """Write a Space, from which the Hub serves the web app of a model.
+
+    Parameters
+    ----------
+    model
+        Hub id, which app.py names, or model folder or run folder, which is copied into the Space.
+    dir_
+        A new folder: app.py, requirements.txt, README.md, the loss files.
+    json_
+        Print the result as one machine-readable object.
+    """
+    settings = config.validated(SpaceSettings, _given(flags), "the settings")
+    from diffsteer.sharing.space import write_space
+
+    made = write_space(model, dir_, settings, (lambda _: None) if json_ else _say)
+    if json_:
+        _say(json.dumps(made.to_dict(), ensure_ascii=False))
+        return
+    _say(f"written  {dir_}: {', '.join(made.files)}")
+    _say(f"starts   here with python app.py, in {dir_}")
+    _say(f"next: diffsteer push {shlex.quote(str(dir_))} NAME --space --dry-run")
 
 
 # ---- app -------------------------------------------------------------------------------------------------------------
@@ -542,10 +583,9 @@ def app(model: str, *, flags: Annotated[AppFlags | None, FLAT] = None) -> None:
     model
         Model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel.
     """
-    settings = config.validated(AppSettings, _given(flags), "the settings")
     from diffsteer.app.serve import serve
 
-    serve(model, settings, _say)
+    serve(model, say=_say, **_given(flags))
 
 
 # ---- recipes, demo ---------------------------------------------------------------------------------------------------

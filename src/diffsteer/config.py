@@ -463,11 +463,20 @@ class AppSettings(Settings):
     share: bool = Field(False, description="Also serve through a public link of Gradio's, for a week; needs --auth.")
     losses: str | None = Field(None, description="Folder of .py files whose functions may be steered by; they are code, and run as you.")
     clip: str | None = Field(None, description="CLIP or SigLIP to steer by sentences with: a folder or a Hub id.")
+    steer: Words = Field((), description="A steer that the page opens with: color=#1ae680, mine.py:redness:2; may be given several times.")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw.")
     most_pictures: int = Field(64, ge=1, description="Pictures of one job.")
     most_steps: int = Field(250, ge=1, description="Solver steps of one job.")
     most_seconds: float = Field(300.0, gt=0, description="Seconds that a job may be forecast to take.")
     most_upload: int = Field(6, ge=1, le=100, description="Megabytes of an uploaded picture.")
+
+
+class SpaceSettings(Settings):
+    """What the page of a Space offers and opens with."""
+
+    steer: Words = Field((), description="A steer that the page opens with: color=#1ae680, mine.py:redness:2; may be given several times.")
+    losses: str | None = Field(None, description="Folder of .py files whose functions may be steered by; they are copied, and run there.")
+    clip: str | None = Field(None, description="CLIP or SigLIP to steer by sentences with: a Hub id.")
 
 
 class PictureRecipe(Settings):

@@ -21,6 +21,7 @@ from diffsteer.app import asked as asking
 from diffsteer.app import uploads
 from diffsteer.app.asked import Asked
 from diffsteer.app.desk import FAILED, STOPPED, WAITING, Full, Ticket
+from diffsteer.app.opening import STRONGEST, as_controls
 from diffsteer.app.painter import painted_over, painter
 from diffsteer.app.shared import Shared
 from diffsteer.app.studio import Commission, Lost, Picture, Shown
@@ -186,50 +187,70 @@ def _steer_controls(shared: Shared, say: Say) -> dict[str, Any]:
     kinds = [*(["color"] if about.channels == 3 else []), "brightness", "symmetry", *(["clip"] if shared.clip else []), "reference", "mask"]
     choices = [(say(f"steer.{kind}"), kind) for kind in kinds] + [(say("steer.own", name=name), name) for name in shared.own]
     missing = [say("steer.grey_model")] * (about.channels != 3) + [say("steer.no_clip")] * (not shared.clip)
-    made = {"by": gr.CheckboxGroup(choices, value=[], label=say("steer.by"), info=" ".join(missing) or None, elem_id="by")}
+    start = shared.opening
+    made = {"by": gr.CheckboxGroup(choices, value=start.get("by", []), label=say("steer.by"), info=" ".join(missing) or None, elem_id="by")}
     groups = {}
 
     def strength(kind: str) -> Any:
-        return gr.Slider(0, 8, value=1, step=0.1, label=say("steer.strength"), elem_id=f"{kind}-strength", min_width=160)
+        return gr.Slider(
+            0,
+            STRONGEST,
+            value=start.get(f"{kind}_strength", 1),
+            step=0.1,
+            label=say("steer.strength"),
+            elem_id=f"{kind}-strength",
+            min_width=160,
+        )
 
-    with gr.Group(visible=False, elem_classes="steer") as groups["color"], gr.Row():
-        made["color"] = gr.ColorPicker(GREEN, label=say("steer.the_color"), elem_id="color", min_width=120)
+    def group(name: str) -> Any:
+        return gr.Group(visible=name in unfolded(start.get("by", [])), elem_classes="steer")
+
+    def unfolded(chosen: list[str]) -> set[str]:
+        """The groups that these steers need."""
+        wanted = set(chosen) | ({"picture"} if {"reference", "mask"} & set(chosen) else set())
+        return wanted | ({"own"} if set(shared.own) & wanted else set())
+
+    with group("color") as groups["color"], gr.Row():
+        made["color"] = gr.ColorPicker(start.get("color", GREEN), label=say("steer.the_color"), elem_id="color", min_width=120)
         made["color_strength"] = strength("color")
-    with gr.Group(visible=False, elem_classes="steer") as groups["brightness"], gr.Row():
-        made["brightness"] = gr.Slider(0, 1, value=0.4, step=0.05, label=say("steer.the_brightness"), elem_id="brightness", min_width=160)
+    with group("brightness") as groups["brightness"], gr.Row():
+        made["brightness"] = gr.Slider(
+            0, 1, value=start.get("brightness", 0.4), step=0.05, label=say("steer.the_brightness"), elem_id="brightness", min_width=160
+        )
         made["brightness_strength"] = strength("brightness")
-    with gr.Group(visible=False, elem_classes="steer") as groups["symmetry"], gr.Row():
+    with group("symmetry") as groups["symmetry"], gr.Row():
         mirrors = [(say(f"steer.{name.replace('-', '_')}"), name) for name in asking.MIRRORS]
-        made["mirror"] = gr.Radio(mirrors, value=asking.MIRRORS[0], label=say("steer.the_mirror"), elem_id="mirror", min_width=160)
+        mirror = start.get("mirror", asking.MIRRORS[0])
+        made["mirror"] = gr.Radio(mirrors, value=mirror, label=say("steer.the_mirror"), elem_id="mirror", min_width=160)
         made["symmetry_strength"] = strength("symmetry")
-    with gr.Group(visible=False, elem_classes="steer") as groups["clip"]:
-        made["sentence"] = gr.Textbox(label=say("steer.the_sentence"), max_length=asking.LONGEST_SENTENCE, elem_id="sentence")
+    with group("clip") as groups["clip"]:
+        made["sentence"] = gr.Textbox(
+            start.get("sentence", ""), label=say("steer.the_sentence"), max_length=asking.LONGEST_SENTENCE, elem_id="sentence"
+        )
         made["clip_strength"] = strength("clip")
-    with gr.Group(visible=False, elem_classes="steer") as groups["own"]:
+    with group("own") as groups["own"]:
         named = "".join(f"<li><code>{html.escape(own.name)}</code> SHA-256 {own.sha256[:16]}…</li>" for own in shared.own.values())
         gr.HTML(f'<ul class="quiet">{named}</ul>')
         made["own_strength"] = strength("own")
-    with gr.Group(visible=False, elem_classes="steer") as groups["picture"], gr.Row():
+    with group("picture") as groups["picture"], gr.Row():
         made["upload"] = gr.File(
             label=say("steer.upload"), file_types=[".png", ".jpg", ".jpeg", ".webp"], height=160, elem_id="upload", min_width=160
         )
         made["seen"] = gr.Image(
             label=say("steer.seen"), format="png", interactive=False, buttons=[], height=160, elem_id="seen", min_width=120
         )
-    with gr.Group(visible=False, elem_classes="steer") as groups["reference"], gr.Row():
+    with group("reference") as groups["reference"], gr.Row():
         likes = [(say(f"steer.{name}"), name) for name in asking.LIKE]
         made["like"] = gr.Radio(likes, value=asking.LIKE[0], label=say("steer.by_what"), elem_id="like", min_width=160)
         made["reference_strength"] = strength("reference")
-    with gr.Group(visible=False, elem_classes="steer") as groups["mask"], gr.Column():
+    with group("mask") as groups["mask"], gr.Column():
         made["mask"] = painter(about.width, about.height, say("steer.paint"), asking.preset_mask("none", about))
         forms = [(say(f"steer.preset_{form}"), form) for form in ("none", "left", "right", "top", "bottom", "centre")]
         preset = gr.Dropdown(forms, value=None, label=say("steer.preset"), elem_id="preset")
         preset.input(lambda form: asking.preset_mask(form, about), preset, made["mask"], **LIGHT)
 
     def unfold(chosen: list[str]) -> list[Any]:
-        wanted = set(chosen) | ({"picture"} if {"reference", "mask"} & set(chosen) else set())
-        wanted |= {"own"} if set(shared.own) & wanted else set()
-        return [gr.update(visible=name in wanted) for name in groups]
+        return [gr.update(visible=name in unfolded(chosen)) for name in groups]
 
     made["by"].change(unfold, made["by"], list(groups.values()), **LIGHT)
     return made
@@ -249,7 +270,7 @@ def first_values(shared: Shared) -> dict[str, Any]:
     """The values that the page opens with."""
     about = shared.about
     chosen = {"labels": _first_labels(shared), "each": _first_count(shared), "seed": 0, "solver": "", "steps": about.own_steps}
-    return chosen | ({"guidance": about.own_guidance} if about.guidance else {})
+    return chosen | ({"guidance": about.own_guidance} if about.guidance else {}) | shared.opening
 
 
 def _examples(shared: Shared, say: Say) -> list[tuple[str, dict[str, Any]]]:
@@ -557,27 +578,8 @@ def _from_recipe(shared: Shared, recipe: Any) -> tuple[dict[str, Any], list[str]
         left_out.append(recipe.solver)
     if about.guidance:
         values["guidance"] = recipe.guidance_scale
-    by: list[str] = []
-    for text in recipe.steer:
-        words = parse(text)
-        strength = 1.0 if words.strength is None else words.strength
-        own = next((loss.name for loss in shared.own.values() if words.code and loss.name == words.name.rpartition("/")[2]), None)
-        if own is not None:
-            by, values["own_strength"] = [*by, own], strength
-        elif words.name in ("color", "brightness", "symmetry") and not words.options and not words.code:
-            by.append(words.name)
-            values[f"{words.name}_strength"] = strength
-            if words.name == "color":
-                values["color"] = words.value
-            elif words.name == "brightness":
-                values["brightness"] = float(words.value or 0.4)
-            else:
-                values["mirror"] = words.value or asking.MIRRORS[0]
-        elif words.name == "clip" and shared.clip:
-            by, values["sentence"], values["clip_strength"] = [*by, "clip"], words.value, strength
-        else:
-            left_out.append(words.name)
-    return {**values, "by": by}, left_out
+    steers, others = as_controls(list(map(parse, recipe.steer)), shared.own, shared.clip is not None, about.channels == 3)
+    return values | steers, [*left_out, *(words.name for words in others)]
 
 
 # ---- reload ----------------------------------------------------------------------------------------------------------
@@ -586,7 +588,8 @@ def _from_recipe(shared: Shared, recipe: Any) -> tuple[dict[str, Any], list[str]
 def _tie_memory(shared: Shared, say: Say, results: _Results, controls: dict[str, Any], picture_key: Any) -> None:
     """Settings live in the browser; a reload brings them back, and finds the job again."""
     kept = {name: control for name, control in controls.items() if name not in ("recipe", "upload", "seen", "sheet", "mask")}
-    memory = gr.BrowserState({}, storage_key="diffsteer-draw", secret="kept in the open")
+    begun = "".join(f" {key}={value}" for key, value in shared.opening.items())  # what is remembered of another start would undo this one
+    memory = gr.BrowserState({}, storage_key=f"diffsteer-draw{begun}", secret="kept in the open")
     names = ", ".join(repr(name) for name in kept)
     remember = f"(...values) => [Object.fromEntries([{names}].map((name, i) => [name, values[i]]))]"
     gr.on([control.change for control in kept.values()], None, list(kept.values()), [memory], js=remember, show_progress="hidden")

@@ -23,20 +23,37 @@ from diffsteer.app.asked import Limits
 from diffsteer.app.desk import Desk, Ticket
 from diffsteer.app.guard import LOOPBACK, Guard, Hosts
 from diffsteer.app.language import ByLanguage
+from diffsteer.app.opening import opening
 from diffsteer.app.ownlosses import own_losses
 from diffsteer.app.shared import Shared
 from diffsteer.app.studio import Studio
-from diffsteer.config import AppSettings
+from diffsteer.config import AppSettings, validated
 from diffsteer.errors import Mistake
 
 PORT, PORTS = 7860, 100
+SPACE = "SPACE_HOST"  # what the Hub sets on a Space: the hosts that browsers ask for, with commas between
 FORM = 1_000_000  # bytes that a request may have beside an upload
 SHORTEST_PASSWORD = 8
 TRIES, PAUSE = 5, 30.0  # wrong logins in a row, and seconds until the next is looked at
 
 
-def serve(model: str, settings: AppSettings, say: Callable[[str], None], ready: Callable[[str], None] = lambda address: None) -> None:
-    """Serves until interrupted. `ready` is told the address. Raises Mistake, Stopped, KeyboardInterrupt."""
+def serve(model: str | Path, *, say: Callable[[str], None] = print, **settings: Any) -> None:
+    """Opens the web app of a model, and serves it until interrupted.
+
+    model: as for `load`. settings: the command line's flags with underscores, for example `steer=["symmetry"], most_pictures=16`. On a
+    Space of the Hub it is served where the Space looks for it. A program calls it under `if __name__ == "__main__":`, as pictures are drawn
+    in a process of their own. Raises Mistake, Stopped, KeyboardInterrupt.
+    """
+    _open(str(model), _placed(validated(AppSettings, settings, "the settings")), say)
+
+
+def _placed(settings: AppSettings) -> AppSettings:
+    """The same, on a Space at the address that its proxy asks."""
+    there = {"host": "0.0.0.0", "port": PORT} if os.environ.get(SPACE) else {}
+    return settings.model_copy(update={key: value for key, value in there.items() if key not in settings.model_fields_set})
+
+
+def _open(model: str, settings: AppSettings, say: Callable[[str], None]) -> None:
     login = _login(settings, say)
     own = own_losses(settings.losses)
     place, clip = _absolute(model), None if settings.clip is None else (_absolute(settings.clip), settings.clip)  # before we go elsewhere
@@ -44,12 +61,12 @@ def serve(model: str, settings: AppSettings, say: Callable[[str], None], ready: 
         studio = Studio(place, settings.device, None if clip is None else clip[0])
         studio.start()
         try:
-            _serve(model, settings, say, ready, login, clip, own, folder, studio)
+            _serve(model, settings, say, login, clip, own, folder, studio)
         finally:
             studio.close()
 
 
-def _serve(model: str, settings: AppSettings, say: Any, ready: Any, login: Any, clip: Any, own: Any, folder: Path, studio: Studio) -> None:
+def _serve(model: str, settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, folder: Path, studio: Studio) -> None:
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -60,11 +77,14 @@ def _serve(model: str, settings: AppSettings, say: Any, ready: Any, login: Any, 
     limits = Limits(settings.most_pictures, settings.most_steps, settings.most_seconds)
     desk = Desk(forget=_forget)
     jobs = folder / "jobs"
-    shared = Shared(model, studio, about, desk, limits, jobs, settings.most_upload * 1_000_000, clip, own)
+    start = opening(settings.steer, own, clip is not None, about.channels == 3)
+    shared = Shared(model, studio, about, desk, limits, jobs, settings.most_upload * 1_000_000, clip, own, start)
     shared.first = draw_tab.submit(shared, draw_tab.first_values(shared), None, "the house")
     shared.first.stays = True
     gr.set_static_paths([jobs])  # served where they lie: no copies
     hosts = Hosts(settings.host)
+    for name in filter(None, os.environ.get(SPACE, "").split(",")):  # its own domain stands beside the Hub's
+        hosts.add(name.strip())
     demo = page(shared)
     demo.queue(api_open=False, max_size=512, default_concurrency_limit=8)
     try:
@@ -115,7 +135,6 @@ def _serve(model: str, settings: AppSettings, say: Any, ready: Any, login: Any, 
     for note in about.notes:
         say(note)
     say(f"Open {demo.local_url} (Ctrl-C ends it)")
-    ready(demo.local_url)
     try:
         threading.Event().wait()
     finally:

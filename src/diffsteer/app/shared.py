@@ -7,6 +7,7 @@ import shutil
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from diffsteer.app.asked import Limits
 from diffsteer.app.desk import Desk, Ticket
@@ -20,8 +21,8 @@ UPLOADS_KEPT = 256
 @dataclass
 class Shared:
     """model: as it was named on the command line. jobs: the folder whose files the page serves, a folder a job, by names nobody can guess.
-    clip: where the CLIP is, and as it was named. first: what was drawn before anyone came. uploads: pictures by the key that a browser
-    keeps for them."""
+    clip: where the CLIP is, and as it was named. opening: values that the page opens with instead of its own. first: what was drawn before
+    anyone came. uploads: pictures by the key that a browser keeps for them."""
 
     model: str
     studio: Studio
@@ -32,6 +33,7 @@ class Shared:
     most_upload: int  # bytes
     clip: tuple[str, str] | None = None
     own: dict[str, OwnLoss] = field(default_factory=dict)
+    opening: dict[str, Any] = field(default_factory=dict)
     first: Ticket | None = None
     uploads: OrderedDict[str, Upload] = field(default_factory=OrderedDict)
 

@@ -150,7 +150,7 @@ def _from_hub(model: str) -> Path:
 
     from diffsteer.data.network import require_hub
 
-    patterns = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors", "*.bin", "*/*.bin"]
+    patterns = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors", "*.bin", "*/*.bin", "README.md"]
     require_hub(f"the model {model}")
     try:
         return Path(snapshot_download(model, allow_patterns=patterns))

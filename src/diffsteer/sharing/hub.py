@@ -164,6 +164,13 @@ def find_place(account: Account, repo: str, kind: Kind, private: bool) -> Place:
     return Place(account, repo, bool(found.private), files, found.sha)
 
 
+def text_of(place: Place, kind: Kind, name: str) -> str:
+    """What a small file of the repository says. Raises Mistake, Stopped."""
+    with _in_sentences(f"reading {name}", place.repo, place.account):
+        path = place.account.api.hf_hub_download(place.repo, name, repo_type=kind.repo_type, revision=place.commit)
+    return Path(path).read_text(encoding="utf-8", errors="replace")
+
+
 # ---- uploading -------------------------------------------------------------------------------------------------------
 
 

@@ -64,9 +64,9 @@ class Parcel:
         widest = max(map(len, self.files))
         where = self.repo if "/" in self.repo else f"{self.repo}, in your own namespace"
         said = [f"would go to {where}{', private where it is new' if self.private else ''}:"]
-        said += [f"  {name:{widest}}  {_told(size):>9}" for name, size in self.files.items()]
+        said += [f"  {name:{widest}}  {told(size):>9}" for name, size in self.files.items()]
         said += [] if self.card else [f"  {CARD:{widest}}  to be made, with {SAMPLES}: there is no card yet"]
-        said += [f"  {'in all':{widest}}  {_told(sum(self.files.values())):>9}"]
+        said += [f"  {'in all':{widest}}  {told(sum(self.files.values())):>9}"]
         return [*said, *([f"stays here: {', '.join(self.staying)}"] if self.staying else [])]
 
 
@@ -76,10 +76,16 @@ def parcel(model: str, repo: str, private: bool = False) -> Parcel:
     if not Path(model).expanduser().exists():
         raise Mistake(f"There is no folder {model} here; push takes a run folder or a model folder of this computer.")
     folder = find_model(model)
+    files = _model_files(folder)
+    return Parcel(folder, repo, private, CARD in files, files, left_here(folder, MODEL))
+
+
+def _model_files(folder: Path) -> dict[str, int]:
+    """Bytes by name of the model folder's own files. Raises Mistake."""
     files = listing(folder, MODEL)
     if not any(name.endswith(".safetensors") for name in files):
         raise Mistake(f"{folder} has no weights that may be uploaded: unet/*.safetensors is what is looked for, as pickles never are.")
-    return Parcel(folder, repo, private, CARD in files, files, left_here(folder, MODEL))
+    return files
 
 
 def push(model: str, repo: str, account: Account, *, private: bool = False, say: Say = print) -> Uploaded:
@@ -91,23 +97,23 @@ def push(model: str, repo: str, account: Account, *, private: bool = False, say:
     if not (folder / CARD).is_file():
         write_card(model, folder / CARD, licences=Licences())
         say(f"card     made {folder / CARD}, without a licence: diffsteer card MODEL --license NAME --overwrite states one")
-    with _staged(folder, say) as stage:
+    with staged(folder, say) as stage:
         spec = load_model(str(stage)).spec
         check_opens(stage, spec.labelled, (spec.height, spec.width))
         say("checked  opens and draws in a clean process, with diffusers alone")
         place = find_place(account, repo, MODEL, private)
         _name_in_card(stage / CARD, place.repo)
         files = listing(stage, MODEL)
-        say(f"uploads  {len(files)} files, {_told(sum(files.values()))}, to {place.repo} ({'private' if place.private else 'public'})")
+        say(f"uploads  {len(files)} files, {told(sum(files.values()))}, to {place.repo} ({'private' if place.private else 'public'})")
         return upload(stage, place, MODEL)
 
 
 @contextmanager
-def _staged(folder: Path, say: Say) -> Iterator[Path]:
-    """A folder with copies of what would be uploaded, its code being this diffsteer's."""
+def staged(folder: Path, say: Say) -> Iterator[Path]:
+    """A folder with copies of what would be uploaded, its code being this diffsteer's. Raises Mistake."""
     with tempfile.TemporaryDirectory() as temporary:
         stage = Path(temporary) / "model"
-        for name in listing(folder, MODEL):
+        for name in _model_files(folder):
             (stage / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / name, stage / name)
         for name, source in _code(stage).items():
@@ -139,7 +145,8 @@ def _name_in_card(card: Path, repo: str) -> None:
         beside.write_text(re.sub(rf"\b{ANYONE}/[\w.-]+", repo, text), encoding="utf-8")
 
 
-def _told(size: int) -> str:
+def told(size: int) -> str:
+    """Bytes as people read them: `1.5 MiB`."""
     for unit, bytes_ in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if size >= bytes_:
             return f"{size / bytes_:.1f} {unit}"
