@@ -192,6 +192,7 @@ def test_the_measuring_pages_examples_run(tmp_path: Path, monkeypatch: pytest.Mo
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_the_fine_tuning_pages_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     page = ROOT / "docs" / "fine-tuning.md"

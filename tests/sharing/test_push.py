@@ -51,6 +51,7 @@ def there(hub: Hub, repo: str = "alice/digits") -> dict[str, bytes]:
     return {name: data for name, data in hub.repos["model", repo].files.items() if name != ".gitattributes"}
 
 
+@pytest.mark.slow
 def test_from_a_run_to_a_stranger(hub: Hub, diffsteer: Diffsteer, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pushed, it holds the model and its card only; loaded by name, by us and by diffusers as the card says, it draws what it drew here."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
