@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 LOSS = '''
@@ -53,13 +53,18 @@ def free_port() -> int:
         return int(tried.getsockname()[1])
 
 
+def served(model: Path, folder: Path, *flags: str) -> AbstractContextManager[Served]:
+    """`diffsteer app MODEL`."""
+    port = str(free_port())
+    return running([sys.executable, "-m", "diffsteer.cli", "app", str(model), "--port", port, "--device", "cpu", *flags], folder)
+
+
 @contextmanager
-def served(model: Path, folder: Path, *flags: str) -> Iterator[Served]:
-    """`diffsteer app MODEL`, ended with SIGTERM."""
-    words = [sys.executable, "-m", "diffsteer.cli", "app", str(model), "--port", str(free_port()), "--device", "cpu", *flags]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+def running(words: Sequence[str], folder: Path, **environment: str) -> Iterator[Served]:
+    """A command that serves the page, in this folder; ended with SIGTERM."""
+    everything = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     process = subprocess.Popen(
-        words, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        words, cwd=folder, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
     app = Served(process, folder)
     try:

@@ -7,11 +7,9 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from app.serving import LOSS, Served, free_port
+from app.serving import LOSS, free_port, running
 from commandline import Diffsteer, tree
 from diffsteer import __version__
 from diffsteer.app.serve import _placed
@@ -33,6 +31,7 @@ SmallModel = Callable[..., Path]
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # as in test_hub.py
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
+START = [sys.executable, "app.py"]  # as anyone starts it
 PLAIN = {"app.py", "requirements.txt", "README.md"}
 CPU = "--extra-index-url https://download.pytorch.org/whl/cpu\n"
 
@@ -216,24 +215,6 @@ def test_what_is_no_space_is_not_uploaded_and_none_of_anothers_replaced(
 # ---- it starts -------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def started(place: Path, python: str = sys.executable, **environment: str) -> Iterator[Served]:
-    """`python app.py`, as it stands there."""
-    process = subprocess.Popen(
-        [python, "app.py"], cwd=place, env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
-    app = Served(process, place)
-    try:
-        app.wait()
-        yield app
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        assert process.stdout is not None
-        process.stdout.close()
-
-
 def component(config: dict[str, Any], elem_id: str) -> dict[str, Any]:
     return dict(next(each["props"] for each in config["components"] if each["props"].get("elem_id") == elem_id))
 
@@ -244,7 +225,7 @@ def test_it_starts_with_python_and_opens_with_the_steer(model: Path, losses: Pat
     app = tmp_path / "there" / "app.py"
     app.write_text(app.read_text().replace("        MODEL,\n", f"        MODEL,\n        port={free_port()},\n"))
     before = files(tmp_path / "there")
-    with started(tmp_path / "there", SPACE_HOST="alice-digits.hf.space,draw.example") as served:
+    with running(START, tmp_path / "there", SPACE_HOST="alice-digits.hf.space,draw.example") as served:
         config = httpx.get(f"{served.address}/config", timeout=60, trust_env=False).json()
         for host, status in (("alice-digits.hf.space", 200), ("draw.example", 200), ("10.0.0.7:7860", 200), ("evil.example", 400)):
             head = {"host": host, "origin": f"https://{host}", "x-forwarded-proto": "https"}
@@ -298,7 +279,7 @@ def test_it_starts_in_a_fresh_environment(model: Path, losses: Path, diffsteer: 
     subprocess.run([*pip, "-r", "requirements.txt"], cwd=tmp_path / "there", check=True)
     told = subprocess.run([python, "-c", "import diffsteer; print(diffsteer.__file__)"], capture_output=True, text=True, check=True)
     assert told.stdout.startswith(str(tmp_path / "fresh"))
-    with started(tmp_path / "there", python) as app:
+    with running([python, "app.py"], tmp_path / "there") as app:
         assert component(httpx.get(f"{app.address}/config", timeout=60, trust_env=False).json(), "by")["value"] == ["mine.py:redness"]
 
 
@@ -348,7 +329,7 @@ def test_from_fine_tuning_to_a_space_in_the_browser(
         (there / name).write_bytes(data)
     home = {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
     shots = Path(os.environ.get("SCREENSHOTS") or tmp_path)
-    with started(there, **home) as app, sync_playwright() as playwright:
+    with running(START, there, **home) as app, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-US").new_page()
         expect.set_options(timeout=180_000)
