@@ -33,8 +33,17 @@ def described() -> dict[str, Any]:
 def write(name: str, values: dict[str, Any], page: str, folder: Path = RESULTS) -> None:
     """NAME.json, the machine first, and NAME.md, in benchmarks/results or another folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps({**described(), **values}, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(_without_places({**described(), **values}), indent=1) + "\n", encoding="utf-8")
     (folder / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+
+
+def _without_places(values: Any) -> Any:
+    """The same, with files and folders by their names alone: where they lay is nobody's affair."""
+    if isinstance(values, dict):
+        return {key: _without_places(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [_without_places(value) for value in values]
+    return Path(values).name if isinstance(values, str) and Path(values).is_absolute() else values
 
 
 def _processor() -> str:

@@ -4,8 +4,8 @@
 
 The lesson's time is training only: its own loop in plain torch and diffusers (written by us), so many steps after five to warm up, times
 its 4,690. Ours is the whole command, from start to exit, imports, compiling, previews and saving included. One judge, trained first,
-scores 1,000 pictures of each run, drawn as the model says. Nothing else should run meanwhile. Writes
-benchmarks/results/time-to-quality.json and .md.
+scores 1,000 pictures of each run, drawn as the recipe says. Nothing else should run meanwhile. What was timed is kept in FOLDER, so that
+the same command goes on after an interruption. Writes benchmarks/results/time-to-quality.json and .md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from torch.nn import functional as F
 
 import machine
 from diffsteer.data.images import load_pictures
+from diffsteer.recipebook import train_settings
 
 LESSON_STEPS = 4_690  # ten epochs of 469
 TOOL = [sys.executable, "-m", "diffsteer.cli"]
@@ -76,6 +79,14 @@ def lesson_seconds(data: str, steps: int) -> list[float]:
     return told
 
 
+def once(file: Path, measure: Callable[[], Any]) -> Any:
+    """What was measured, kept in a file: it is not measured twice."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(measure()))
+    return json.loads(file.read_text())
+
+
 def timed(words: list[str]) -> float:
     """Seconds of a diffsteer command, start to exit."""
     start = time.perf_counter()
@@ -85,7 +96,8 @@ def timed(words: list[str]) -> float:
 
 def scored(run: Path, data: str, judge: Path, count: int) -> dict[str, Any]:
     """The scores of a run's pictures, as `diffsteer evaluate` tells them."""
-    words = ["evaluate", str(run), data, "--judge", str(judge), "--count", str(count), "--json"]
+    steps = str(train_settings("mnist-fast", {}).sample_steps)
+    words = ["evaluate", str(run), data, "--judge", str(judge), "--count", str(count), "--steps", steps, "--json"]
     told = subprocess.run([*TOOL, *words], check=True, capture_output=True, text=True).stdout
     return json.loads(told)["rows"][0]
 
@@ -99,7 +111,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--set", nargs="*", default=[], help="settings beside the recipe, NAME=VALUE")
     given = parser.parse_args()
-    lesson = lesson_seconds(given.data, given.steps)
+    lesson = once(given.out / "lesson.json", lambda: lesson_seconds(given.data, given.steps))
     whole = statistics.mean(lesson) * LESSON_STEPS
     judge = given.out / "judge"
     if not judge.is_dir():
@@ -108,7 +120,8 @@ def main() -> None:
     rows = []
     for seed in given.seeds.split(","):
         run = given.out / f"seed-{seed}"
-        seconds = timed(["train", given.data, "--recipe", "mnist-fast", "--seed", seed, *extra, "--out", str(run)])
+        words = ["train", given.data, "--recipe", "mnist-fast", "--seed", seed, *extra, "--out", str(run)]
+        seconds = once(given.out / f"seconds-{seed}.json", partial(timed, words))
         scores = scored(run, given.data, judge, given.count)
         rows.append({"seed": int(seed), "seconds": seconds, "ratio": whole / seconds, "scores": scores})
         sys.stderr.write(f"seed {seed}: {seconds:.0f} s, accuracy {scores['accuracy']['value']:.3f}\n")
