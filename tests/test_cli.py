@@ -63,7 +63,7 @@ def test_training_leaves_the_promised_folder_and_says_what_is_next(diffsteer: Di
     assert ended.code == 0 and ended.err == ""
     assert ended.last == "next: diffsteer sample 'runs/my run' --out 'my run'.png"
     names = {path.name for path in (tmp_path / "runs" / "my run").iterdir()}
-    assert names == {"settings.yaml", "metrics.jsonl", "previews", "figures", "checkpoints", "model"}
+    assert names == {"settings.yaml", "process.json", "metrics.jsonl", "previews", "figures", "checkpoints", "model"}
     assert "3 optimizer steps of 32 pictures" in ended.out and "285,921 parameters" in ended.out
 
 

@@ -226,14 +226,15 @@ def _run(settings: TrainSettings, out: Path | None, dry_run: bool, json_: bool) 
         return
     if out is None:
         raise Mistake("Say where the run goes: --out runs/first.")
-    from diffsteer.processes import has_gpus, is_main_process, relaunch
+    from diffsteer.processes import has_gpus, is_main_process, relaunch, term_interrupts
 
     words = [settings.command, *config.as_flags(settings), "--out", str(out), *(["--json"] if json_ else [])]
-    if relaunch(settings.processes, words, cpu=settings.device == "cpu" or not has_gpus(settings.processes)):
-        return
-    from diffsteer import run
+    with term_interrupts():
+        if relaunch(settings.processes, words, cpu=settings.device == "cpu" or not has_gpus(settings.processes)):
+            return
+        from diffsteer import run
 
-    result = run.train(settings, out, say=(lambda _: None) if json_ else _say, started=_process_start())
+        result = run.train(settings, out, say=(lambda _: None) if json_ else _say, started=_process_start())
     if not is_main_process():
         return
     if json_:

@@ -464,7 +464,14 @@ class AppSettings(Settings):
     losses: str | None = Field(None, description="Folder of .py files whose functions may be steered by; they are code, and run as you.")
     clip: str | None = Field(None, description="CLIP or SigLIP to steer by sentences with: a folder or a Hub id.")
     steer: Words = Field((), description="A steer that the page opens with: color=#1ae680, mine.py:redness:2; may be given several times.")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw.")
+    runs: str = Field("runs", description="Folder of the runs that the page trains and compares.")
+    data: Words = Field(
+        (), description="Pictures that may be trained on from the page, besides what is built in; may be given several times."
+    )
+    allow_train: bool = Field(
+        False, description="Let everyone who reaches the page train; without it only on an address of this machine's own, as by default."
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw and train.")
     most_pictures: int = Field(64, ge=1, description="Pictures of one job.")
     most_steps: int = Field(250, ge=1, description="Solver steps of one job.")
     most_seconds: float = Field(300.0, gt=0, description="Seconds that a job may be forecast to take.")

@@ -34,7 +34,7 @@ from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.folder import load_model
 from diffsteer.sampling.solvers import SOLVERS
 from diffsteer.training import objective
-from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint
+from diffsteer.training.checkpoint import load_checkpoint
 
 PICTURES, LEAST = 64, 16  # drawn pictures, and how few they may be where drawing is slow
 SECONDS = 20.0  # that drawing may take; LEAST pictures may take three times as long
@@ -177,7 +177,7 @@ def _data(run: Run, looks: Looks) -> Pictures | None:
 
 def _look_at_average(run: Run, folder: RunFolder, average: Denoiser, data: Pictures, device: str, looks: Looks) -> None:
     """The loss of the average of the weights beside that of the weights, which the last checkpoint holds."""
-    checkpoint = checkpoint_folder(folder.path, run.steps)
+    checkpoint = folder.checkpoint(run.steps)
     if not run.settings.ema or not checkpoint.is_dir():
         return
     own = Denoiser(copy.deepcopy(average.network), average.spec, average.multiple)

@@ -6,17 +6,38 @@ They find one another by the environment that accelerate (torch.distributed) rea
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from diffsteer.errors import Mistake, Stopped
 
 # How long the others may take to notice that one has gone, say so and save nothing, before they are ended.
 PATIENCE = 30.0
 LAUNCHED = "DIFFSTEER_LAUNCHED"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, to this process alone; Ctrl-C comes to all of a terminal's processes."""
+
+
+@contextmanager
+def term_interrupts() -> Iterator[None]:
+    """Inside, SIGTERM, by which clusters and services end a process, ends the work as Ctrl-C does: what there is is saved."""
+
+    def interrupt(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def launched() -> bool:
@@ -67,6 +88,9 @@ def _watched(ranks: list[subprocess.Popen[bytes]]) -> list[int]:
     while any(rank.poll() is None for rank in ranks):
         try:
             time.sleep(0.1)
+        except Terminated:
+            for rank in ranks:
+                rank.terminate()
         except KeyboardInterrupt:
             continue  # the processes got it too, and are saving
         if deadline is None and any(rank.poll() for rank in ranks):

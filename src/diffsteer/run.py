@@ -10,6 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +23,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
-from diffsteer import curves, figures, previews, scoring
+from diffsteer import curves, figures, previews, runprocess, scoring
 from diffsteer.base import Base, kept, kept_evaluations, read_base
 from diffsteer.config import FinetuneSettings, TrainSettings
 from diffsteer.data import pixels
@@ -50,7 +51,7 @@ from diffsteer.training.budget import (
     steps_to_time,
 )
 from diffsteer.training.build import build_model
-from diffsteer.training.checkpoint import checkpoint_folder, load_checkpoint, prune, save_checkpoint
+from diffsteer.training.checkpoint import load_checkpoint, save_checkpoint
 from diffsteer.training.finetune import Adapted, adapted, settled
 from diffsteer.training.loop import Stepped, Training
 from diffsteer.training.lora import has_lora, merged, save_lora
@@ -87,6 +88,7 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     started = started or now
     folder = RunFolder(out)
     folder.refuse_strangers()
+    runprocess.refuse_another(out)
     settings, base = _based(settings, out)
     begun = folder.exists
     if begun:
@@ -107,7 +109,8 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
         say(note)
     story = _Story(settings, folder, data, model, base, accelerator, say, started, imports=now - started)
     try:
-        return story.go_on() if begun else story.begin()
+        with runprocess.told_of(out) if accelerator.is_main_process else nullcontext():
+            return story.go_on() if begun else story.begin()
     except RuntimeError as error:
         if accelerator.num_processes > 1 and not isinstance(error, Stopped):
             raise Stopped(
@@ -349,8 +352,8 @@ class _Story:
 
     def _checkpoint(self) -> None:
         if self.main:
-            save_checkpoint(checkpoint_folder(self.folder.path, self.training.step), self.training.tensors(), self.training.state())
-            prune(self.folder.path, self.settings.keep)
+            save_checkpoint(self.folder.checkpoint(self.training.step), self.training.tensors(), self.training.state())
+            self.folder.prune(self.settings.keep)
         self.accelerator.wait_for_everyone()
 
     def _save_model(self) -> None:

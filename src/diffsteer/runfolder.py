@@ -1,5 +1,5 @@
 """The run folder: settings.yaml, metrics.jsonl, scores.jsonl, previews/, figures/, checkpoints/, model/. Who writes what, whole or not at
-all."""
+all. Loads no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import yaml
 from diffsteer.config import RESUME_MAY_CHANGE, TrainSettings, differing, settings_kind
 from diffsteer.data.whole import whole_file
 from diffsteer.errors import Mistake
-from diffsteer.training.checkpoint import checkpoints
+from diffsteer.runprocess import PROCESS_FILE
+
+LOG_FILE = "log.txt"  # what a run said that was started from the web page
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class RunFolder:
         """Mistake if the place is taken by something that is no run folder."""
         if self.path.is_file():
             raise Mistake(f"{self.path} is a file; --out must be a folder, new or of an earlier run.")
-        if not self.exists and self.path.is_dir() and any(entry for entry in self.path.iterdir() if not entry.name.startswith(".")):
+        if not self.exists and self.path.is_dir() and any(map(_strange, self.path.iterdir())):
             raise Mistake(f"{self.path} holds something else than a run; give --out a new folder.")
 
     def refuse_other_settings(self, settings: TrainSettings) -> None:
@@ -88,9 +90,22 @@ class RunFolder:
         values = self.read()["resolved"]
         return Resolved(**{**values, "label_names": tuple(values["label_names"])})
 
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or will be."""
+        return self.path / "checkpoints" / f"step-{step:08d}"
+
+    def checkpoints(self) -> list[Path]:
+        """Those that are there, oldest first."""
+        return sorted((self.path / "checkpoints").glob("step-*"))
+
     def newest_checkpoint(self) -> Path | None:
-        found = checkpoints(self.path)
+        found = self.checkpoints()
         return found[-1] if found else None
+
+    def prune(self, keep: int) -> None:
+        """Deletes all checkpoints but the newest `keep`, and what a killed save left behind."""
+        for folder in [*self.checkpoints()[:-keep], *(self.path / "checkpoints").glob(".step-*.part")]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl; a half-written last line, left by a kill, is no line."""
@@ -125,6 +140,11 @@ class RunFolder:
 
     def add_scores(self, row: dict[str, Any]) -> None:
         _add(self.scores_file, [row])
+
+
+def _strange(entry: Path) -> bool:
+    """Whether something in a folder without settings.yaml is not what a run that failed early may leave there."""
+    return not entry.name.startswith(".") and entry.name not in (PROCESS_FILE, LOG_FILE)
 
 
 def _cut(file: Path, step: int) -> None:

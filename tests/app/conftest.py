@@ -1,9 +1,11 @@
-"""A running app for tests of the page, started once."""
+"""A running app for tests of the page, started once; a browser, where there is one, and a place for pictures of the page."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,3 +39,25 @@ def app(small_model: SmallModel, tmp_path_factory: pytest.TempPathFactory) -> It
     with served(small_model(data="digits-color"), place / "here", *flags) as running:
         yield running
         assert list(running.folder.iterdir()) == [], "no request writes into the working directory"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium."""
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.is_file():
+        pytest.skip("there is no Chromium here")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=str(chromium), args=["--no-sandbox", "--disable-background-networking"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder named by SCREENSHOTS, else pytest's own."""
+    folder = Path(os.environ.get("SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

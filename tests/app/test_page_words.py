@@ -34,8 +34,8 @@ def test_chinese_is_written_as_chinese_is() -> None:
 
 def test_every_key_is_used_and_every_used_key_is_there() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in APP.glob("*.py") if path.name != "words.py")
-    used = set(re.findall(r'"((?:page|draw|result|steer|sweep|example|state|wrong|upload)\.[a-z_-]+)"', source))
-    families = set(re.findall(r'f"((?:draw|result|steer|sweep)\.(?:preset_)?)\{', source))
+    used = set(re.findall(r'"((?:page|draw|result|steer|sweep|example|state|train|runs|long|wrong|upload)\.[a-z_-]+)"', source))
+    families = set(re.findall(r'f["\']?((?:draw|result|steer|sweep|train|runs)\.(?:preset_|budget_|set_|state_|column_)?)\{', source))
     assert used <= set(WORDS)
     assert not [key for key in WORDS if key not in used and not any(key.startswith(family) for family in families)]
 

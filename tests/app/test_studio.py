@@ -29,7 +29,7 @@ def studio(small_model: Any) -> Iterator[Studio]:
 def walk(studio: Studio, folder: Path, stopping: threading.Event | None = None, **settings: Any) -> Iterator[Any]:
     folder.mkdir(exist_ok=True)
     chosen = SampleSettings(**{"labels": "3,7", "seeds": "0-1", "batch_size": 2, **settings})
-    return studio.job(Commission(chosen, chosen.steer, folder))(stopping or threading.Event())
+    return studio.job(Commission(chosen, chosen.steer, folder, studio.model))(stopping or threading.Event())
 
 
 def ended(ticket: Ticket) -> str:
@@ -83,7 +83,7 @@ def test_mistakes_and_what_breaks_end_the_job_alone(studio: Studio, tmp_path: Pa
         list(walk(studio, tmp_path / "a", labels="eleven"))
     with pytest.raises(Broke, match="Traceback"):
         (tmp_path / "b").write_text("no folder")
-        list(studio.job(Commission(SampleSettings(seeds="0"), (), tmp_path / "b" / "\0"))(threading.Event()))
+        list(studio.job(Commission(SampleSettings(seeds="0"), (), tmp_path / "b" / "\0", studio.model))(threading.Event()))
     assert len(list(walk(studio, tmp_path / "c"))[-1].pictures) == 4
 
 

@@ -232,7 +232,8 @@ def test_every_snippet_runs(
     folder = Path(shutil.copytree(small_model(**MODELS[kind]), tmp_path / "alice" / "things"))
     text = text_of(folder).replace("num_inference_steps=50", "num_inference_steps=2")
     how = section(text, "How to use it")
-    (command,), (ours, theirs) = blocks(how, "bash"), blocks(how, "python")
+    (command, page), (ours, theirs) = blocks(how, "bash"), blocks(how, "python")
+    assert page == "diffsteer app alice/things"  # tests/app opens it
     assert cli.run(shlex.split(command)[1:]) == 0, capsys.readouterr().err
     Path("pictures.png").unlink()
     exec(ours, {})

@@ -21,8 +21,9 @@ def command(out: Path, steps: int, every: int) -> list[str]:
 
 
 def files(run: Path) -> dict[str, bytes]:
-    """Every file of a run, hidden ones too; metrics without their times."""
+    """Every file of a run, hidden ones too, but for who trained it; metrics without their times."""
     found = {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    del found["process.json"]
     rows = [json.loads(line) for line in found.pop("metrics.jsonl").splitlines()]
     assert all(row.pop("seconds") >= 0 for row in rows)
     found["metrics.jsonl without times"] = json.dumps(rows).encode()

@@ -32,8 +32,9 @@ class Full(Exception):
 
 @dataclass
 class Ticket:
-    """One job. what: anything that goes with it. shown: what it showed last. error: what it raised. looks: counts up with each change.
-    seen: when somebody last looked at it. seconds: that it has had. stays: it is not forgotten."""
+    """One job. cost: how much work it is; 0 where that is not known, and it tells nothing of others. what: anything that goes with it.
+    shown: what it showed last. error: what it raised. looks: counts up with each change. seen: when somebody last looked at it.
+    seconds: that it has had. stays: it is not forgotten."""
 
     token: str
     person: str
@@ -181,7 +182,7 @@ class Desk:
                 self._return(ticket)
                 return
             ticket.error = error
-            if state == FINISHED:
+            if state == FINISHED and ticket.cost:
                 pace = ticket.seconds / ticket.cost
                 # Down at once: the first job of a process is slower than those that follow.
                 self.pace = pace if self.pace is None or pace < self.pace else 0.7 * self.pace + 0.3 * pace

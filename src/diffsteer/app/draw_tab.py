@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import logging
 import random
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
@@ -23,8 +22,9 @@ from diffsteer.app.asked import Asked
 from diffsteer.app.desk import FAILED, STOPPED, WAITING, Full, Ticket
 from diffsteer.app.opening import STRONGEST, as_controls
 from diffsteer.app.painter import painted_over, painter
+from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.shared import Shared
-from diffsteer.app.studio import Commission, Lost, Picture, Shown
+from diffsteer.app.studio import Commission, Picture, Shown
 from diffsteer.app.uploads import Upload
 from diffsteer.app.words import Said, Say
 from diffsteer.errors import Mistake
@@ -33,12 +33,6 @@ from diffsteer.steering.words import parse
 LOOK = 0.1  # seconds between two looks at a ticket
 CHIPS = 24  # so many labels are shown side by side, more in a list
 GREEN = "#1ae680"
-# Light events: answered at once, and not to be called by programs.
-LIGHT: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-# Events that follow a job: each waits without a thread; the desk lets one job at a time through.
-LONG: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-
-Update = dict[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def draw_tab(shared: Shared, say: Say) -> None:
 
 
 def _results(say: Say) -> _Results:
-    status = gr.HTML(_status(say("state.idle")), elem_id="status")
+    line = gr.HTML(status(say("state.idle")), elem_id="status")
     with gr.Row(visible=False, elem_id="looks") as looks:
         noisy, clean = (
             gr.Image(label=say(f"draw.{name}"), format="png", interactive=False, buttons=[], elem_id=name, min_width=140)
@@ -136,7 +130,7 @@ def _results(say: Say) -> _Results:
         python = gr.Code(label=say("draw.python"), elem_id="python", **plain)
     kept_token = gr.BrowserState("", storage_key="diffsteer-job", secret="kept in the open")
     return _Results(
-        status, draw, stop, looks, noisy, clean, gallery, hint, chosen_row, chosen_words, keep, use, one, sheet, png, gif, npz, mask,
+        line, draw, stop, looks, noisy, clean, gallery, hint, chosen_row, chosen_words, keep, use, one, sheet, png, gif, npz, mask,
         command, python, gr.State(""), kept_token, gr.State(None),
     )  # fmt: skip
 
@@ -311,13 +305,13 @@ def _tie_drawing(shared: Shared, say: Say, results: _Results, controls: dict[str
         try:
             ticket = submit(shared, dict(zip(values_in, numbers, strict=True)), shared.upload(key), str(request.session_hash), sheet)
         except (Said, Mistake, Full) as error:
-            yield {results.status: _status(told(error, say), wrong=True)}
+            yield {results.status: status(told(error, say), wrong=True)}
             return
         yield {
             results.token: ticket.token,
             results.kept_token: ticket.token,
             results.chosen: None,
-            results.status: _status(say("state.starting")),
+            results.status: status(say("state.starting")),
             results.draw: gr.update(interactive=False),
             results.stop: gr.update(interactive=True),
         }
@@ -337,7 +331,7 @@ def _tie_drawing(shared: Shared, say: Say, results: _Results, controls: dict[str
         if ticket is None or ticket.over:
             return gr.skip()
         shared.desk.stop(ticket)
-        return _status(say("state.stopping"))
+        return status(say("state.stopping"))
 
     inputs = [*values_in.values(), picture_key]
     results.draw.click(draw, inputs, outputs, **LONG)
@@ -357,7 +351,7 @@ def submit(shared: Shared, values: Mapping[str, Any], upload: Upload | None, per
         forecast = shared.desk.seconds(cost)
         if forecast is not None and forecast > shared.limits.seconds:
             raise Said("wrong.longest", seconds=round(forecast), most=round(shared.limits.seconds))
-        job = shared.studio.job(Commission(asked.settings, steers.told, folder))
+        job = shared.studio.job(Commission(asked.settings, steers.told, folder, shared.model))
         mask = folder / "mask.png"
         return shared.desk.submit(person, job, cost, What(asked, sheet, folder, str(mask) if mask.exists() else None))
     except BaseException:
@@ -389,7 +383,7 @@ def _view(shared: Shared, say: Say, results: _Results, ticket: Ticket, shown: Sh
     over = ticket.over
     looking = not over and shown.noisy is not None and not shown.files
     update: Update = {
-        results.status: _status(_state_words(shared, say, ticket, shown, ahead), wrong=ticket.state == FAILED),
+        results.status: status(_state_words(shared, say, ticket, shown, ahead), wrong=ticket.state == FAILED),
         results.draw: gr.update(interactive=over),
         results.stop: gr.update(interactive=not over),
         results.looks: gr.update(visible=looking),
@@ -442,27 +436,6 @@ def _state_words(shared: Shared, say: Say, ticket: Ticket, shown: Shown, ahead: 
     if not shown.steps:
         return say("state.starting")
     return say("state.writing") if shown.step >= shown.steps else say("state.step", step=shown.step, steps=shown.steps)
-
-
-def told(error: BaseException, say: Say) -> str:
-    """An error in words for the page; one that is nobody's mistake is logged under a code."""
-    if isinstance(error, Said):
-        return error.told(say)
-    if isinstance(error, Mistake):
-        return str(error)
-    if isinstance(error, Full):
-        return say("state.full", waiting=error.waiting, own=error.own)
-    if isinstance(error, Lost):
-        return say("state.killed" if error.killed else "state.lost")
-    code = f"{abs(hash(str(error))) % 16**4:04x}"
-    logging.getLogger("diffsteer.app").error("code %s: %s", code, error)
-    return say("state.broke", code=code)
-
-
-def _status(words: str, wrong: bool = False) -> str:
-    return (
-        f'<div class="status{" wrong" if wrong else ""}" role="status" aria-live="polite">{"⚠ " if wrong else ""}{html.escape(words)}</div>'
-    )
 
 
 def _captioned(pictures: tuple[Picture, ...], say: Say) -> list[tuple[str, str]]:
@@ -535,7 +508,7 @@ def _tie_picture(shared: Shared, say: Say, results: _Results, controls: dict[str
             upload = uploads.checked(path, shared.most_upload)
             seen = uploads.thumbnail(upload, shared.about.width, shared.about.height)
         except Said as error:
-            wrong = _status(told(error, say), wrong=True)
+            wrong = status(told(error, say), wrong=True)
             return {results.status: wrong, controls["upload"]: None, picture_key: "", controls["seen"]: None}
         return {picture_key: shared.keep(upload), controls["seen"]: seen, controls["mask"]: _unpainted(shared, seen)}
 
@@ -546,9 +519,9 @@ def _tie_picture(shared: Shared, say: Say, results: _Results, controls: dict[str
         try:
             values, left_out = _from_recipe(shared, uploads.recipe_in(uploads.checked(path, shared.most_upload)))
         except (Said, Mistake) as error:
-            return {results.status: _status(told(error, say), wrong=True), controls["recipe"]: None}
+            return {results.status: status(told(error, say), wrong=True), controls["recipe"]: None}
         words = say("state.left_out", names=", ".join(left_out)) if left_out else say("state.loaded")
-        return {results.status: _status(words), **{controls[name]: value for name, value in values.items() if name in controls}}
+        return {results.status: status(words), **{controls[name]: value for name, value in values.items() if name in controls}}
 
     taken = [results.status, controls["upload"], picture_key, controls["seen"], controls["mask"]]
     controls["upload"].change(take, controls["upload"], taken, **LIGHT)
@@ -589,7 +562,7 @@ def _tie_memory(shared: Shared, say: Say, results: _Results, controls: dict[str,
     """Settings live in the browser; a reload brings them back, and finds the job again."""
     kept = {name: control for name, control in controls.items() if name not in ("recipe", "upload", "seen", "sheet", "mask")}
     begun = "".join(f" {key}={value}" for key, value in shared.opening.items())  # what is remembered of another start would undo this one
-    memory = gr.BrowserState({}, storage_key=f"diffsteer-draw{begun}", secret="kept in the open")
+    memory = gr.BrowserState({}, storage_key=f"diffsteer-draw {shared.model}{begun}", secret="kept in the open")
     names = ", ".join(repr(name) for name in kept)
     remember = f"(...values) => [Object.fromEntries([{names}].map((name, i) => [name, values[i]]))]"
     gr.on([control.change for control in kept.values()], None, list(kept.values()), [memory], js=remember, show_progress="hidden")
@@ -613,7 +586,7 @@ def _tie_memory(shared: Shared, say: Say, results: _Results, controls: dict[str,
         elif shared.first is not None:
             async for update in follow(shared, say, results, shared.first.token):
                 words = say("state.first" if shared.first.over else "state.starting")
-                yield {**update, results.status: _status(words), results.draw: gr.skip(), results.stop: gr.skip()}
+                yield {**update, results.status: status(words), results.draw: gr.skip(), results.stop: gr.skip()}
             yield {results.token: shared.first.token}
 
     page = gr.context.Context.root_block

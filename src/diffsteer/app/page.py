@@ -8,17 +8,19 @@ from collections.abc import Callable
 import gradio as gr
 
 from diffsteer.app.draw_tab import draw_tab
+from diffsteer.app.runs_tab import runs_tab
 from diffsteer.app.shared import Shared
+from diffsteer.app.train_tab import train_tab
 from diffsteer.app.words import Say, say
 
 # Key of its title in `words.py`, and what lays it out.
-TABS: tuple[tuple[str, Callable[[Shared, Say], None]], ...] = (("draw.tab", draw_tab),)
+TABS: tuple[tuple[str, Callable[[Shared, Say], None]], ...] = (("draw.tab", draw_tab), ("train.tab", train_tab), ("runs.tab", runs_tab))
 
 FONTS = ["Source Sans 3", "Noto Sans", "Noto Sans SC", "Noto Sans CJK SC", "PingFang SC", "Microsoft YaHei", "sans-serif"]
 MONO = ["IBM Plex Mono", "DejaVu Sans Mono", "Noto Sans Mono CJK SC", "monospace"]
 
 CSS = """
-.gradio-container { max-width: 1280px !important; margin: 0 auto; }
+.gradio-container { width: 100%; max-width: 1280px !important; margin: 0 auto; }
 .gradio-container img { image-rendering: pixelated; }
 #head { display: flex; flex-wrap: wrap; gap: 4px 16px; align-items: baseline; }
 #head h1 { font-size: 22px; margin: 0; }
@@ -28,14 +30,24 @@ CSS = """
 .quiet { color: var(--body-text-color-subdued); font-size: var(--text-sm); overflow-wrap: anywhere; }
 .nav-holder { display: none; }
 #gallery .grid-wrap { max-height: 70vh; }
-#gallery .thumbnail-lg { display: flex; flex-direction: column; height: auto; aspect-ratio: auto; }
+#gallery .thumbnail-lg, #runs-previews .thumbnail-lg { display: flex; flex-direction: column; height: auto; aspect-ratio: auto; }
 #gallery .thumbnail-lg img { width: 100%; aspect-ratio: 1; object-fit: contain; background: #18181b; }
-#gallery .caption-label { position: static; max-width: 100%; width: 100%; border: 0; background: none; padding: 2px 4px; text-align: center;
+#gallery .caption-label, #runs-previews .caption-label {
+  position: static; max-width: 100%; width: 100%; border: 0; background: none; padding: 2px 4px; text-align: center;
   font-size: var(--text-sm); color: var(--body-text-color-subdued); white-space: normal; }
-#gallery .thumbnail-lg:hover .caption-label { opacity: 1; }
+#gallery .thumbnail-lg:hover .caption-label, #runs-previews .thumbnail-lg:hover .caption-label { opacity: 1; }
 #act { position: sticky; bottom: 0; z-index: 20; padding: 6px 0; background: var(--body-background-fill); }
 #looks label.float, #sheet label.float, #seen label.float { position: static; border: 0; }
+#train-sheet label.float, #train-preview label.float, #runs-figure label.float { position: static; border: 0; }
 #looks img, #seen img, #sheet img { width: 100%; height: 100%; object-fit: contain; }
+.scrolls { overflow-x: auto; }
+#runs-previews, #runs-previews * { min-height: 0 !important; }
+#runs-table table { border-collapse: collapse; width: 100%; }
+#runs-table th, #runs-table td { text-align: left; padding: 4px 12px 4px 0;
+  border: solid var(--border-color-primary); border-width: 0 0 1px; }
+#train-preview img, #train-sheet img, #runs-figure img, #runs-previews img { width: 100%; object-fit: contain;
+  image-rendering: auto !important; }
+#train-log .cm-scroller { max-height: 320px; }
 .steer { background: var(--block-background-fill) !important; }
 .steer > * { background: none !important; }
 #examples button { flex: 0 1 auto; padding: 4px 8px; }
@@ -63,6 +75,18 @@ document.addEventListener('keydown', event => {
   if (event.key === 'Enter' && event.ctrlKey) press('draw');
   if (event.key === 'Escape' && !typing) press('stop');
 });
+window.reopened = async () => {  // the page of another model is coming to this address
+  if (!document.querySelector('#reopening')) return;
+  const start = /start-[0-9a-f]{16}/, here = document.querySelector('#head').dataset.start;
+  for (;;) {
+    await new Promise(later => setTimeout(later, 500));
+    try {
+      const found = (await (await fetch(location.pathname, {cache: 'no-store'})).text()).match(start);
+      if (found && found[0] !== here) break;
+    } catch (nobody) {}
+  }
+  location.reload();
+};
 </script>"""
 
 
@@ -112,8 +136,9 @@ def _body(shared: Shared, words: Say, other: str) -> None:
     told = words("page.model", model=shared.model, width=about.width, height=about.height, kind=kind, device=about.device)
     link = f'<a href="/{other}" id="language">{html.escape(words("page.other"))}</a>'
     keys = html.escape(words("page.keys"))
-    gr.HTML(f'<div id="head"><h1>diffsteer</h1><span class="about" title="{keys}">{html.escape(told)}</span>{link}</div>')
+    about_it = f'<span class="about" title="{keys}">{html.escape(told)}</span>'
+    gr.HTML(f'<div id="head" data-start="{shared.start}"><h1>diffsteer</h1>{about_it}{link}</div>')
     with gr.Tabs():
-        for key, tab in TABS:
+        for key, tab in TABS if shared.trainer.allowed else TABS[:-1]:  # names of runs are not for everyone
             with gr.Tab(words(key), id=key):
                 tab(shared, words)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import tempfile
 import threading
@@ -21,14 +20,17 @@ from urllib.parse import urlsplit
 
 from diffsteer.app.asked import Limits
 from diffsteer.app.desk import Desk, Ticket
+from diffsteer.app.door import Door
 from diffsteer.app.guard import LOOPBACK, Guard, Hosts
 from diffsteer.app.language import ByLanguage
 from diffsteer.app.opening import opening
 from diffsteer.app.ownlosses import own_losses
 from diffsteer.app.shared import Shared
 from diffsteer.app.studio import Studio
+from diffsteer.app.trainer import Trainer
 from diffsteer.config import AppSettings, validated
 from diffsteer.errors import Mistake
+from diffsteer.processes import term_interrupts
 
 PORT, PORTS = 7860, 100
 SPACE = "SPACE_HOST"  # what the Hub sets on a Space: the hosts that browsers ask for, with commas between
@@ -56,29 +58,44 @@ def _placed(settings: AppSettings) -> AppSettings:
 def _open(model: str, settings: AppSettings, say: Callable[[str], None]) -> None:
     login = _login(settings, say)
     own = own_losses(settings.losses)
-    place, clip = _absolute(model), None if settings.clip is None else (_absolute(settings.clip), settings.clip)  # before we go elsewhere
-    with _place() as folder:
-        studio = Studio(place, settings.device, None if clip is None else clip[0])
+    clip = None if settings.clip is None else (_absolute(settings.clip, Path.cwd()), settings.clip)  # before we go elsewhere
+    allowed = settings.allow_train or (settings.host in LOOPBACK and not settings.share)
+    home = Path.cwd()
+    trainer = Trainer(settings.runs, settings.data, settings.device, home, allowed)
+
+    def begin(model: str) -> Studio:
+        studio = Studio(_absolute(model, home), settings.device, None if clip is None else clip[0])
         studio.start()
+        return studio
+
+    port = settings.port or _free_port(settings.host)
+    with term_interrupts(), _place() as folder:
+        door = Door(model, begin)
         try:
-            _serve(model, settings, say, login, clip, own, folder, studio)
+            while True:
+                _serve(settings.model_copy(update={"port": port}), say, login, clip, own, folder, trainer, door)
+                door.let_in()
+                settings = settings.model_copy(update={"steer": ()})  # the page was to open so with the first model
         finally:
-            studio.close()
+            door.close()
 
 
-def _serve(model: str, settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, folder: Path, studio: Studio) -> None:
+def _serve(settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, folder: Path, trainer: Trainer, door: Door) -> None:
+    """Serves the page of one model, until another is to come in its place."""
     import gradio as gr
     from starlette.middleware import Middleware
 
     from diffsteer.app import draw_tab
     from diffsteer.app.page import CSS, KEYS, page, theme
 
+    model, studio = door.model, door.studio
     about = studio.about()
     limits = Limits(settings.most_pictures, settings.most_steps, settings.most_seconds)
     desk = Desk(forget=_forget)
     jobs = folder / "jobs"
     start = opening(settings.steer, own, clip is not None, about.channels == 3)
-    shared = Shared(model, studio, about, desk, limits, jobs, settings.most_upload * 1_000_000, clip, own, start)
+    most = settings.most_upload * 1_000_000
+    shared = Shared(model, studio, about, desk, limits, jobs, most, trainer, door.open, clip, own, start)
     shared.first = draw_tab.submit(shared, draw_tab.first_values(shared), None, "the house")
     shared.first.stays = True
     gr.set_static_paths([jobs])  # served where they lie: no copies
@@ -91,7 +108,7 @@ def _serve(model: str, settings: AppSettings, say: Any, login: Any, clip: Any, o
         demo.launch(
             share=settings.share,
             server_name=settings.host,
-            server_port=settings.port or _free_port(settings.host),
+            server_port=settings.port,
             auth=login,
             prevent_thread_lock=True,
             quiet=True,
@@ -105,7 +122,7 @@ def _serve(model: str, settings: AppSettings, say: Any, login: Any, clip: Any, o
             root_path="",
             favicon_path=None,
             state_session_capacity=1000,
-            max_file_size=settings.most_upload * 1_000_000,
+            max_file_size=most,
             enable_monitoring=False,
             strict_cors=True,
             ssr_mode=False,
@@ -119,11 +136,11 @@ def _serve(model: str, settings: AppSettings, say: Any, login: Any, clip: Any, o
                 "openapi_url": None,
                 "docs_url": None,
                 "redoc_url": None,
-                "middleware": [Middleware(Guard, hosts=hosts, most=settings.most_upload * 1_000_000 + FORM), Middleware(ByLanguage)],
+                "middleware": [Middleware(Guard, hosts=hosts, most=most + FORM), Middleware(ByLanguage)],
             },
         )
     except OSError:
-        where = f"--host {settings.host} --port {settings.port or PORT}"
+        where = f"--host {settings.host} --port {settings.port}"
         raise Mistake(f"{where}: that port is taken, or may not be used; give another, or none.") from None
     if demo.share_url:
         hosts.add(str(urlsplit(demo.share_url).hostname))
@@ -136,7 +153,7 @@ def _serve(model: str, settings: AppSettings, say: Any, login: Any, clip: Any, o
         say(note)
     say(f"Open {demo.local_url} (Ctrl-C ends it)")
     try:
-        threading.Event().wait()
+        door.changes.wait()
     finally:
         desk.close()
         demo.close(verbose=False)
@@ -193,7 +210,6 @@ class Login:
 def _place() -> Iterator[Path]:
     """A folder of the app's own, and in it an empty working directory: Gradio lets functions hand out files of where they run."""
     before, environment = Path.cwd(), dict(os.environ)
-    ended = signal.signal(signal.SIGTERM, signal.default_int_handler)  # a service is ended as Ctrl-C ends it: what it made is put away
     folder = Path(tempfile.mkdtemp(prefix="diffsteer-app-")).resolve()
     for name in ("jobs", "gradio", "empty"):
         (folder / name).mkdir()
@@ -204,15 +220,14 @@ def _place() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        signal.signal(signal.SIGTERM, ended)
         os.chdir(before)
         os.environ.clear()
         os.environ |= environment
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _absolute(model: str) -> str:
-    path = Path(model).expanduser()
+def _absolute(model: str, home: Path) -> str:
+    path = home / Path(model).expanduser()
     return str(path.resolve()) if path.exists() else model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from diffsteer.app.asked import Limits
 from diffsteer.app.desk import Desk, Ticket
 from diffsteer.app.ownlosses import OwnLoss
 from diffsteer.app.studio import About, Studio
+from diffsteer.app.trainer import Trainer
 from diffsteer.app.uploads import Upload
 
 UPLOADS_KEPT = 256
@@ -21,8 +23,9 @@ UPLOADS_KEPT = 256
 @dataclass
 class Shared:
     """model: as it was named on the command line. jobs: the folder whose files the page serves, a folder a job, by names nobody can guess.
-    clip: where the CLIP is, and as it was named. opening: values that the page opens with instead of its own. first: what was drawn before
-    anyone came. uploads: pictures by the key that a browser keeps for them."""
+    open_model: serves another model in place of this one, to everyone. clip: where the CLIP is, and as it was named. opening: values that
+    the page opens with instead of its own. first: what was drawn before anyone came. uploads: pictures by the key that a browser keeps for
+    them. start: names this start of the page."""
 
     model: str
     studio: Studio
@@ -31,11 +34,17 @@ class Shared:
     limits: Limits
     jobs: Path
     most_upload: int  # bytes
+    trainer: Trainer
+    open_model: Callable[[str], None]
     clip: tuple[str, str] | None = None
     own: dict[str, OwnLoss] = field(default_factory=dict)
     opening: dict[str, Any] = field(default_factory=dict)
     first: Ticket | None = None
     uploads: OrderedDict[str, Upload] = field(default_factory=OrderedDict)
+    start: str = field(default_factory=lambda: f"start-{secrets.token_hex(8)}")
+
+    def __post_init__(self) -> None:
+        self.looks = self.new_folder()  # copies of runs' previews
 
     def new_folder(self) -> Path:
         folder = self.jobs / secrets.token_urlsafe(16)

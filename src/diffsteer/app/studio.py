@@ -42,12 +42,13 @@ class About:
 
 @dataclass(frozen=True)
 class Commission:
-    """What to draw. told: the settings' steers as the person would write them, by the names that they know their pictures by.
-    folder: where everything goes."""
+    """What to draw. told: the settings' steers as the person would write them, by the names that they know their pictures by. folder:
+    where everything goes. model: its name as it was given, for the recipe; where it lies is not everybody's affair."""
 
     settings: SampleSettings
     told: tuple[str, ...]
     folder: Path
+    model: str
 
 
 @dataclass(frozen=True)

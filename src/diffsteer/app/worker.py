@@ -107,7 +107,7 @@ def drawing(pipe: Connection, model: str, device: str, commission: Commission) -
     _sentences_only(settings.steer)
     prepared = ready(Order(model, settings), load)
     # A PNG's recipe names pictures as the person does: our copies will be gone.
-    prepared = replace(prepared, words=tuple(map(parse, commission.told)))
+    prepared = replace(prepared, words=tuple(map(parse, commission.told)), model=commission.model)
     through = None if settings.sweep is None else sweep.parse_sweep(settings.sweep)
     each = [prepared] if through is None else sweep.variants(prepared, through)
     batches = [prepared.jobs[first : first + settings.batch_size] for first in range(0, len(prepared.jobs), settings.batch_size)]

@@ -90,7 +90,7 @@ def card_text(known: Known, licences: Licences, name: str) -> str:
     repo = name if "/" in name else f"{ANYONE}/{_slug(name)}"
     sections = {
         f"# {title}": [_summary(known), f"![Samples]({SAMPLES})", _of_samples(known)],
-        "## How to use it": [*_with_diffsteer(known, repo), *_with_diffusers(known, repo)],
+        "## How to use it": [*_with_diffsteer(known, repo), *_with_diffusers(known, repo), *_in_the_browser(repo)],
         "## Data": _data(known, licences),
         "## Training": _training(known),
         "## Scores": _scores(known),
@@ -269,6 +269,12 @@ def _with_diffusers(known: Known, repo: str) -> list[str]:
         "at. diffsteer itself runs no code from here. Both draw the same picture for the same seed" + (" and label." if asked else ".")
     )
     return [told, _block("python", code), why]
+
+
+def _in_the_browser(repo: str) -> list[str]:
+    command = shlex.join(["diffsteer", "app", repo])
+    told = "It opens a page on your own machine: draw, steer and watch. `diffsteer space` makes a Space of it, which the Hub serves."
+    return ["### In the browser", _block("bash", command), told]
 
 
 def _data(known: Known, licences: Licences) -> list[str]:

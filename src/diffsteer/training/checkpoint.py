@@ -44,18 +44,3 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
     """What `save_checkpoint` was given."""
     tensors = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
     return tensors, json.loads((folder / "state.json").read_text(encoding="utf-8"))
-
-
-def checkpoint_folder(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step-{step:08d}"
-
-
-def checkpoints(run: Path) -> list[Path]:
-    """The run's checkpoints, oldest first."""
-    return sorted((run / "checkpoints").glob("step-*"))
-
-
-def prune(run: Path, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints, and what a killed save left behind."""
-    for folder in [*checkpoints(run)[:-keep], *(run / "checkpoints").glob(".step-*.part")]:
-        shutil.rmtree(folder, ignore_errors=True)
