@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 
-.PHONY: setup demo test test-slow lint types format check bench docs
+.PHONY: setup demo test test-slow browser lint types format check bench docs
 
 demo: .venv/.installed
 	$(BIN)/diffsteer demo --out demo
@@ -14,6 +14,10 @@ test: .venv/.installed-test
 
 test-slow: .venv/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# The page in Chromium, where there is one. BROWSER="-k find_again" for the whole stories alone; SCREENSHOTS=folder keeps the pictures.
+browser: .venv/.installed-test
+	$(BIN)/python -m pytest -m slow tests/app/test_browser.py tests/app/test_browser_training.py $(BROWSER)
 
 setup: .venv/.installed-dev
 	$(BIN)/pre-commit install

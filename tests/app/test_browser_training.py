@@ -155,12 +155,8 @@ def test_a_run_is_stopped_goes_on_is_killed_and_is_found_by_others(opened: Open,
     expect(page.locator("#train-status .wrong")).to_contain_text("shades: ended unexpectedly at step")
     page.screenshot(path=shots / "killed-1280.png", full_page=True)
     expect(page.locator("#train-resume")).to_be_enabled()
-    expect(draw_again(page)).to_contain_text("Pictures: 10, in")
-
-
-def draw_again(page: Page) -> object:
     tab(page, "Draw")
-    return draw(page)
+    expect(draw(page)).to_contain_text("Pictures: 10, in")
 
 
 def test_each_setting_reaches_the_run(opened: Open, place: Path) -> None:

@@ -15,8 +15,10 @@ import pytest
 import yaml
 
 from diffsteer import runprocess
+from diffsteer.app import runs as states
 from diffsteer.app import trainer as training
-from diffsteer.app.trainer import Card, Looked, Trainer
+from diffsteer.app.runs import Card
+from diffsteer.app.trainer import Looked, Trainer
 from diffsteer.app.words import Said
 from diffsteer.config import TrainSettings
 from diffsteer.errors import Mistake
@@ -32,7 +34,7 @@ def trainer(tmp_path: Path) -> Trainer:
 
 def a_run(trainer: Trainer, name: str, steps: int, losses: list[float], finished: bool = False, **settings: Any) -> Path:
     """A run folder by hand."""
-    run = trainer.folder / name
+    run = trainer.runs.folder / name
     (run / "previews").mkdir(parents=True)
     saved = TrainSettings(data="digits", **settings).model_dump(mode="json")
     resolved = {
@@ -137,30 +139,30 @@ def test_a_card_is_read_from_the_run_folder(trainer: Trainer) -> None:
     (run / "previews" / "step-00000000.png").write_bytes(b"")
     (run / "log.txt").write_text("$ diffsteer train digits\nloading   1%\rloading 100%\nstep 20\n")
     runprocess.claim(run, psutil.Process().pid)
-    card = trainer.card("one")
-    assert (card.state, card.step, card.steps, card.loss, card.seconds, card.left) == (training.RUNNING, 20, 40, 20.0, 10.0, 10.0)
+    card = trainer.runs.card("one")
+    assert (card.state, card.step, card.steps, card.loss, card.seconds, card.left) == (states.RUNNING, 20, 40, 20.0, 10.0, 10.0)
     assert card.tail == "$ diffsteer train digits\nloading 100%\nstep 20" and card.command == "diffsteer train digits"
-    assert [step for step, _ in card.previews] == [0] and not card.resumes and trainer.busy() == "one"
+    assert [step for step, _ in card.previews] == [0] and not card.resumes and trainer.runs.busy() == "one"
     with pytest.raises(Said, match="one is being trained"):
         trainer.start(VALUES, FIT, "base")
 
 
 def test_only_new_lines_are_read_and_a_resumed_run_is_read_anew(trainer: Trainer) -> None:
     run = a_run(trainer, "one", 40, [1.0, 2.0])
-    assert trainer.card("one").curve == ((1, 1.0), (2, 2.0))
+    assert trainer.runs.card("one").curve == ((1, 1.0), (2, 2.0))
     add_rows(run, [3.0], 3)
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # half a line, as a look may meet it
-    assert trainer.card("one").curve == ((1, 1.0), (2, 2.0), (3, 3.0))
+    assert trainer.runs.card("one").curve == ((1, 1.0), (2, 2.0), (3, 3.0))
     (run / "metrics.jsonl").rename(run / "old")
     add_rows(run, [5.0, 6.0, 7.0, 8.0, 9.0], 1)
-    assert trainer.card("one").step == 5 and trainer.card("one").curve[0] == (1, 5.0)
+    assert trainer.runs.card("one").step == 5 and trainer.runs.card("one").curve[0] == (1, 5.0)
 
 
 def test_a_long_curve_is_thinned_to_means(trainer: Trainer) -> None:
     a_run(trainer, "one", 5000, [1.0, 3.0] * 1000)
-    curve = trainer.card("one").curve
-    assert len(curve) == training.POINTS and curve[-1][0] == 2000
+    curve = trainer.runs.card("one").curve
+    assert len(curve) == states.POINTS and curve[-1][0] == 2000
     assert [loss for _, loss in curve[:3]] == pytest.approx([1.8, 2.2, 1.8])  # means of five in turn
 
 
@@ -179,22 +181,22 @@ def test_the_state_is_found_out(trainer: Trainer, how: str | None, finished: boo
     run = a_run(trainer, "one", 2, [1.0], finished=finished)
     if how is not None:
         (run / runprocess.PROCESS_FILE).write_text(json.dumps({"pid": 1, "born": 1.0, "how": how, "why": "no room"}))
-    card = trainer.card("one")
+    card = trainer.runs.card("one")
     assert card.state == state and card.resumes == (not finished)
     assert card.why == ("no room" if how == "failed" else "")
 
 
 def test_the_command_of_a_run_from_the_command_line_goes_on_with_it(trainer: Trainer) -> None:
     a_run(trainer, "one", 40, [1.0], batch_size=16, budget=90.0)
-    assert trainer.card("one").command == "diffsteer train digits --batch-size 16 --budget 90s --out runs/one"
+    assert trainer.runs.card("one").command == "diffsteer train digits --batch-size 16 --budget 90s --out runs/one"
 
 
 @pytest.mark.parametrize("name", ["../one", "..", "", "/etc", None, ["one"], "two"])
 def test_a_run_is_one_of_the_list_and_nothing_else(trainer: Trainer, name: Any) -> None:
     a_run(trainer, "one", 40, [1.0])
-    (trainer.folder / "link").symlink_to("/etc")
-    assert trainer.names() == ["one"]
-    for act in (trainer.card, trainer.stop, trainer.resume, trainer.place_of):
+    (trainer.runs.folder / "link").symlink_to("/etc")
+    assert trainer.runs.names() == ["one"]
+    for act in (trainer.runs.card, trainer.stop, trainer.resume, trainer.runs.place_of):
         with pytest.raises(Said, match="no such run"):
             act(name)
 
@@ -208,7 +210,7 @@ def walked(job: Callable[[threading.Event], Iterator[Any]]) -> list[Any]:
 
 def until(trainer: Trainer, name: str, *states: str, step: int = 0) -> Card:
     deadline = time.monotonic() + 120
-    while (card := trainer.card(name)).state not in states or card.step < step:
+    while (card := trainer.runs.card(name)).state not in states or card.step < step:
         assert time.monotonic() < deadline, card
         time.sleep(0.05)
     return card
@@ -230,18 +232,18 @@ def test_data_is_looked_at_before_it_is_trained_on(trainer: Trainer, tmp_path: P
 def test_a_training_is_stopped_goes_on_is_killed_and_does_not_end_with_the_app(trainer: Trainer, tmp_path: Path) -> None:
     values = {**VALUES, "budget": "10m", "batch_size": 8, "name": "one"}
     assert trainer.start(values, FIT, "base") == "one"
-    assert trainer.card("one").state in (training.STARTING, training.RUNNING)
+    assert trainer.runs.card("one").state in (states.STARTING, states.RUNNING)
     with pytest.raises(Said, match="one is being trained"):
         trainer.start({**values, "name": "two"}, FIT, "base")
-    until(trainer, "one", training.RUNNING, step=1)
+    until(trainer, "one", states.RUNNING, step=1)
     trainer.stop("one")
-    stopped = until(trainer, "one", training.STOPPED)
+    stopped = until(trainer, "one", states.STOPPED)
     assert stopped.resumes and stopped.has_model and stopped.previews and "stopped at step" in stopped.tail
     trainer.resume("one")
     again = Trainer("runs", [], "cpu", tmp_path, allowed=True)  # the app has gone, and come back
-    until(again, "one", training.RUNNING, step=stopped.step + 1)
-    there = runprocess.read(trainer.folder / "one")
+    until(again, "one", states.RUNNING, step=stopped.step + 1)
+    there = runprocess.read(trainer.runs.folder / "one")
     assert there is not None
     psutil.Process(there.pid).kill()
-    lost = until(trainer, "one", training.LOST)
+    lost = until(trainer, "one", states.LOST)
     assert lost.resumes and lost.step > stopped.step

@@ -14,8 +14,9 @@ import pandas as pd
 
 from diffsteer.app.desk import FAILED, Full
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
+from diffsteer.app.runs import Card
 from diffsteer.app.shared import Shared
-from diffsteer.app.trainer import Card, Compared
+from diffsteer.app.trainer import Compared
 from diffsteer.app.words import Said, Say
 
 TICKED = 5  # of the newest runs, when the tab is opened
@@ -32,9 +33,9 @@ class Comparing:
 
 def runs_tab(shared: Shared, say: Say) -> None:
     """Lays the tab out and ties it to the runs."""
-    trainer = shared.trainer
+    trainer, runs = shared.trainer, shared.trainer.runs
     with gr.Row():
-        chosen = gr.CheckboxGroup([], label=say("runs.choose"), info=say("runs.where", runs=trainer.runs), elem_id="runs-chosen")
+        chosen = gr.CheckboxGroup([], label=say("runs.choose"), info=say("runs.where", runs=runs.told), elem_id="runs-chosen")
     with gr.Row():
         show = gr.Button(say("runs.show"), variant="secondary", elem_id="runs-show", min_width=120)
         compare = gr.Button(say("runs.compare"), variant="primary", elem_id="runs-compare", min_width=120)
@@ -56,7 +57,7 @@ def runs_tab(shared: Shared, say: Say) -> None:
 
     def cards(names: Any) -> list[Card]:
         wanted = names if isinstance(names, list) else []
-        return [trainer.card(name) for name in trainer.names() if name in wanted]
+        return [runs.card(name) for name in runs.names() if name in wanted]
 
     def shown(names: Any) -> Update:
         found = cards(names)
@@ -76,7 +77,7 @@ def runs_tab(shared: Shared, say: Say) -> None:
 
     def again(names: Any) -> Update:
         """The list as it is now, and what was chosen of it."""
-        there = trainer.names()
+        there = runs.names()
         kept = [name for name in there if name in (names or [])] or there[:TICKED]
         return {chosen: gr.update(choices=there, value=kept), **shown(kept)}
 
@@ -133,5 +134,5 @@ def _beside(shared: Shared, cards: list[Card], step: float, say: Say) -> list[tu
     for card in cards:
         if card.previews:
             at, picture = min(card.previews, key=lambda preview: abs(preview[0] - step))
-            found.append((shared.trainer.copied(picture, shared.looks), say("runs.at", name=card.name, step=f"{at:,}")))
+            found.append((shared.trainer.runs.copied(picture, shared.looks), say("runs.at", name=card.name, step=f"{at:,}")))
     return found

@@ -12,11 +12,13 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from diffsteer.app import runs as states
 from diffsteer.app import trainer as training
 from diffsteer.app.desk import FAILED, WAITING, Full
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
+from diffsteer.app.runs import ALIVE, Card
 from diffsteer.app.shared import Shared
-from diffsteer.app.trainer import ALIVE, Card, Looked
+from diffsteer.app.trainer import Looked
 from diffsteer.app.words import Said, Say
 from diffsteer.errors import Mistake, Stopped
 
@@ -205,7 +207,7 @@ def _facts(looked: Looked, over: bool, say: Say) -> str:
 
 
 def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any, looked: Any, run: _Run) -> None:
-    trainer = shared.trainer
+    trainer, runs = shared.trainer, shared.trainer.runs
     outputs = [start, *vars(run).values()]
 
     async def begin(token: str, *given: Any) -> AsyncIterator[Update]:
@@ -218,7 +220,7 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
         except (Said, Mistake) as error:
             yield {run.status: status(told(error, say), wrong=True)}
             return
-        yield {start: gr.update(interactive=False), run.chosen: gr.update(choices=trainer.names(), value=name, visible=True)}
+        yield {start: gr.update(interactive=False), run.chosen: gr.update(choices=runs.names(), value=name, visible=True)}
         async for update in follow(shared, say, run, name):
             yield update
 
@@ -244,21 +246,21 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
 
     def look_back(name: Any, place: Any) -> Any:
         try:
-            previews = trainer.card(name).previews
+            previews = runs.card(name).previews
         except Said:
             return gr.skip()
         if not isinstance(place, int | float) or not 0 <= place < len(previews):
             return gr.skip()
         step, picture = previews[int(place)]
-        return gr.update(value=trainer.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"))
+        return gr.update(value=runs.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"))
 
     async def attach() -> AsyncIterator[Update]:
         """The run that goes on, or the newest one."""
-        names = trainer.names()
+        names = runs.names()
         if not names:
             yield {run.status: gr.skip()}
             return
-        name = trainer.busy() or names[0]
+        name = runs.busy() or names[0]
         yield {run.chosen: gr.update(choices=names, value=name, visible=True)}
         async for update in follow(shared, say, run, name):
             yield update
@@ -266,7 +268,7 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
     async def draw_with(name: Any) -> AsyncIterator[Update]:
         yield {run.status: status(say("train.opening")), run.open: gr.update(interactive=False)}
         try:
-            await asyncio.to_thread(shared.open_model, trainer.place_of(name))
+            await asyncio.to_thread(shared.open_model, runs.place_of(name))
         except (Said, Mistake, Stopped) as error:
             yield {run.status: status(told(error, say), wrong=True), run.open: gr.update(interactive=True)}
             return
@@ -274,7 +276,7 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
 
     start.click(begin, [looked, *controls.values()], outputs, **LONG)
     run.chosen.input(watch, run.chosen, outputs, **LONG)
-    run.chosen.focus(lambda: gr.update(choices=trainer.names()), None, run.chosen, **LIGHT)
+    run.chosen.focus(lambda: gr.update(choices=runs.names()), None, run.chosen, **LIGHT)
     run.resume.click(go_on, run.chosen, outputs, **LONG)
     run.stop.click(stop, run.chosen, run.status, **LIGHT)
     run.back.input(look_back, [run.chosen, run.back], run.preview, **LIGHT)
@@ -287,7 +289,7 @@ async def follow(shared: Shared, say: Say, run: _Run, name: Any) -> AsyncIterato
     before: Card | None = None
     while True:
         try:
-            card = await asyncio.to_thread(shared.trainer.card, name)
+            card = await asyncio.to_thread(shared.trainer.runs.card, name)
         except Said as error:
             yield {run.status: status(told(error, say), wrong=True)}
             return
@@ -303,7 +305,7 @@ def _view(shared: Shared, say: Say, run: _Run, card: Card, before: Card | None) 
     """The page as a run has it; what is as it was before is left alone."""
     alive = card.state in ALIVE
     update: Update = {
-        run.status: status(_state_words(card, say), wrong=card.state in (training.FAILED, training.LOST)),
+        run.status: status(_state_words(card, say), wrong=card.state in (states.FAILED, states.LOST)),
         run.stop: gr.update(interactive=alive),
         run.resume: gr.update(interactive=card.resumes),
         run.open: gr.update(interactive=card.has_model and not alive),
@@ -326,18 +328,20 @@ def _newest(shared: Shared, say: Say, run: _Run, card: Card) -> Update:
         return {run.preview: gr.update(value=None, visible=False), run.back: gr.update(visible=False)}
     step, picture = card.previews[-1]
     last = len(card.previews) - 1
-    shown = gr.update(value=shared.trainer.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"), visible=True)
+    shown = gr.update(
+        value=shared.trainer.runs.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"), visible=True
+    )
     return {run.preview: shown, run.back: gr.update(maximum=max(1, last), value=last, visible=last > 0)}
 
 
 def _state_words(card: Card, say: Say) -> str:
     values = {"name": card.name, "step": f"{card.step:,}", "steps": f"{card.steps:,}"}
-    if card.state == training.RUNNING:
+    if card.state == states.RUNNING:
         if not card.step:
             return say("train.state_measuring", **values)
         left = "" if card.left is None else _long(card.left, say)
         return say("train.state_running", **values, left=left, loss=f"{card.loss:.4g}")
-    if card.state == training.FINISHED:
+    if card.state == states.FINISHED:
         loss = "–" if card.loss is None else f"{card.loss:.4g}"
         return say("train.state_finished", **values, seconds=_long(card.seconds, say), loss=loss)
     return say(f"train.state_{card.state}", **values, why=card.why)
