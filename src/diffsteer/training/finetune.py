@@ -18,10 +18,14 @@ from diffsteer.data.batch import Pictures
 from diffsteer.diffusion import networks
 from diffsteer.diffusion.conditioning import listing
 from diffsteer.diffusion.denoiser import ModelSpec
+from diffsteer.diffusion.seeds import generator_for
 from diffsteer.errors import Mistake
 from diffsteer.training.lora import add_lora
 
 RATE, RATES = 5e-4, {"lora": 1e-2}  # what is learnt and which optimizer does it: docs/fine-tuning.md has the measurements
+# How far new labels begin from one another, in deviations of the base's: from one row for all, a hundred steps do not part them
+# (docs/what-was-tried.md).
+APART = 3.0
 LABEL_DROPOUT = 0.1  # where the base has a null class
 CHANNELS = {1: "grey", 3: "colour"}
 
@@ -139,11 +143,16 @@ def _labels(base: ModelSpec, data: Pictures, settings: FinetuneSettings) -> tupl
 
 
 def _rows(old: Tensor, base: ModelSpec, spec: ModelSpec) -> Tensor:
-    """The new table of labels [R, D] from the old one: a known label keeps its row; a new one, and a new null class, begins with the row
-    of the base's null class, or with the mean of all."""
+    """The new table of labels [R, D] from the old one: a known label keeps its row; a new one begins at a row of its own, drawn around that
+    of the base's null class (or the mean of all), which is where a new null class begins."""
     known = {name: old[row] for row, name in enumerate(base.label_names)}
     unknown = old[base.null_id] if base.null_class else old.mean(0)
-    rows = [known.get(name, unknown) for name in spec.label_names]
+    spread = old[: len(base.label_names)].std(0, correction=0)
+
+    def new(name: str) -> Tensor:
+        return unknown + APART * spread * torch.randn(unknown.shape, generator=generator_for("new label", name))
+
+    rows = [known[name] if name in known else new(name) for name in spec.label_names]
     return torch.stack([*rows, unknown] if spec.null_class else rows)
 
 
