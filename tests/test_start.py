@@ -111,7 +111,8 @@ ARROWS: dict[str, set[str]] = {
         "processes",
         "data",
     },
-    "app": {"order", "placing", "sweep", "picturerecipe", "sampling", "steering", "data", "device", "config", "errors"},
+    "app": {"order", "placing", "sweep", "picturerecipe", "sampling", "steering", "data", "device", "config", "errors"}
+    | {"recipebook", "runfolder", "runprocess", "processes"},
     "demo": {"run", "drawing", "evaluating", "judging", "evaluation", "order", "recipebook", "diffusion", "data", "config", "errors"},
     "api": {
         "run",
@@ -177,6 +178,7 @@ ARROWS: dict[str, set[str]] = {
         "scoring",
         "progress",
         "runfolder",
+        "runprocess",
         "processes",
         "sampling",
         "training",
@@ -190,7 +192,8 @@ ARROWS: dict[str, set[str]] = {
     "curves": {"steering", "diffusion", "data"},
     "figures": {"curves", "sampling", "diffusion", "data"},
     "previews": {"sampling", "diffusion", "data"},
-    "runfolder": {"training", "data", "config", "errors"},
+    "runfolder": {"config", "data", "runprocess", "errors"},
+    "runprocess": {"data", "errors"},
     "evaluation": {"sampling", "steering", "training", "diffusion", "data", "errors"},
     "sampling": {"steering", "diffusion", "data", "errors"},
     "steering": {"diffusion", "data", "errors"},
@@ -233,8 +236,9 @@ HOMES: dict[str, set[str]] = {
         "app/asked.py",
         "app/painter.py",
     },
+    "pandas": {"app/lossplot.py"},
     "peft": {"training/lora.py"},
-    "psutil": {"commands.py", "planning.py", "data/", "steering/memory.py", "evaluation/cost.py"},
+    "psutil": {"commands.py", "planning.py", "runprocess.py", "data/", "steering/memory.py", "evaluation/cost.py"},
     "pydantic": {"config.py", "commands.py", "cli.py"},
     "safetensors": {
         "training/checkpoint.py",

@@ -18,6 +18,7 @@ from diffsteer.data.whole import whole_file
 from diffsteer.errors import Mistake
 
 PROCESS_FILE = "process.json"
+NICER = 10  # so that drawing goes on beside a training
 FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
 
 
@@ -50,6 +51,11 @@ def read(run: Path) -> RunProcess | None:
         return RunProcess(**json.loads((run / PROCESS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def make_way(pid: int) -> None:
+    """Lets other processes go before this one."""
+    psutil.Process(pid).nice(NICER if os.name == "posix" else psutil.BELOW_NORMAL_PRIORITY_CLASS)
 
 
 def claim(run: Path, pid: int) -> RunProcess:

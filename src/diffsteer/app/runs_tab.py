@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from diffsteer.app.desk import FAILED, Full
+from diffsteer.app.lossplot import loss_plot, losses
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.runs import Card
 from diffsteer.app.shared import Shared
@@ -41,10 +41,7 @@ def runs_tab(shared: Shared, say: Say) -> None:
         compare = gr.Button(say("runs.compare"), variant="primary", elem_id="runs-compare", min_width=120)
     line = gr.HTML(status(say("runs.none")), elem_id="runs-status")
     table = gr.HTML(elem_id="runs-table")
-    loss = gr.LinePlot(
-        None, x="step", y="loss", color="run", title=say("train.loss"), x_title=say("train.step"), y_title=say("train.mean_loss"),
-        height=260, visible=False, buttons=[], elem_id="runs-loss",
-    )  # fmt: skip
+    loss = loss_plot(say, "runs-loss")
     step = gr.Slider(0, 1, value=0, step=1, label=say("runs.step"), visible=False, elem_id="runs-step")
     previews = gr.Gallery(
         label=say("runs.previews"), show_label=False, format="png", columns=3, object_fit="contain", interactive=False, visible=False,
@@ -62,12 +59,10 @@ def runs_tab(shared: Shared, say: Say) -> None:
     def shown(names: Any) -> Update:
         found = cards(names)
         most = max((card.step for card in found), default=0)
-        points = [(card.name, at, value) for card in found for at, value in card.curve]
-        curves = pd.DataFrame(points, columns=["run", "step", "loss"])
         return {
             line: status(say("runs.shown", count=len(found)) if found else say("runs.none")),
             table: _table(found, say),
-            loss: gr.update(value=curves, visible=bool(points)),
+            loss: losses(found),
             step: gr.update(maximum=max(1, most), value=most, visible=most > 0),
             previews: gr.update(value=_beside(shared, found, most, say), visible=any(card.previews for card in found)),
         }

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from diffsteer.app import runs as states
 from diffsteer.app import trainer as training
 from diffsteer.app.desk import FAILED, WAITING, Full
+from diffsteer.app.lossplot import loss_plot, losses
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.runs import ALIVE, Card
 from diffsteer.app.shared import Shared
@@ -111,10 +111,7 @@ def _run(say: Say) -> _Run:
         label=say("train.preview"), format="png", interactive=False, visible=False, buttons=["fullscreen"], elem_id="train-preview"
     )
     back = gr.Slider(0, 1, value=0, step=1, label=say("train.back"), visible=False, elem_id="train-back")
-    loss = gr.LinePlot(
-        None, x="step", y="loss", title=say("train.loss"), x_title=say("train.step"), y_title=say("train.mean_loss"), height=220,
-        visible=False, buttons=[], elem_id="train-loss",
-    )  # fmt: skip
+    loss = loss_plot(say, "train-loss")
     with gr.Accordion(say("draw.same"), open=False, elem_id="train-same"):
         command = gr.Code(label=say("draw.command"), language=None, interactive=False, wrap_lines=True, show_line_numbers=False, lines=1)
     with gr.Accordion(say("train.log"), open=False, visible=False, elem_id="train-log") as fold:
@@ -311,8 +308,7 @@ def _view(shared: Shared, say: Say, run: _Run, card: Card, before: Card | None) 
         run.open: gr.update(interactive=card.has_model and not alive),
     }
     if before is None or card.curve != before.curve:
-        curve = pd.DataFrame(card.curve, columns=["step", "loss"])
-        update[run.loss] = gr.update(value=curve, visible=len(card.curve) > 1)
+        update[run.loss] = losses([card])
     if before is None or card.previews != before.previews:
         update |= _newest(shared, say, run, card)
     if before is None or card.tail != before.tail:

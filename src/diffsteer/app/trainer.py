@@ -6,7 +6,6 @@ A training is `diffsteer train` (or `finetune`) in a process of its own, which o
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -17,8 +16,6 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from diffsteer import runprocess
 from diffsteer.app.desk import Job
@@ -34,7 +31,6 @@ PLAN, PLAIN, FINETUNE = "plan", "plain", "finetune"
 RECIPES = ("digits", "mnist-fast")
 OWN = ("size", "batch_size", "lr", "seed")  # settings that may be given beside those
 LEAST_PLANNED = 60.0  # seconds: a shorter budget is over before a plan of it is made
-NICER = 10  # so that drawing goes on beside a training
 
 
 @dataclass(frozen=True)
@@ -191,7 +187,7 @@ class Trainer:
             runprocess.claim(folder, process.pid)
             if name in self._started:
                 self._started[name].wait()  # it has ended, as this run is not busy
-            psutil.Process(process.pid).nice(NICER if os.name == "posix" else psutil.BELOW_NORMAL_PRIORITY_CLASS)
+            runprocess.make_way(process.pid)
             self._started[name] = process
             self.runs.stopping.discard(name)
 
