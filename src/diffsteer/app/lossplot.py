@@ -15,7 +15,7 @@ from diffsteer.app.words import Say
 def loss_plot(say: Say, elem_id: str) -> Any:
     """The component, empty and hidden."""
     return gr.LinePlot(
-        None, x="step", y="loss", title=say("train.loss"), x_title=say("train.step"), y_title=say("train.mean_loss"), height=240,
+        None, x="step", y="loss", color="run", color_title=say("train.run"), title=say("train.loss"), x_title=say("train.step"), y_title=say("train.mean_loss"), height=240,
         visible=False, buttons=[], elem_id=elem_id,
     )  # fmt: skip
 
@@ -23,6 +23,5 @@ def loss_plot(say: Say, elem_id: str) -> Any:
 def losses(cards: Sequence[Card]) -> Any:
     """Its update: a line for each run; shown once there is one to be drawn."""
     points = [(card.name, step, loss) for card in cards for step, loss in card.curve]
-    color = "run" if len(cards) > 1 else None
     curves = pd.DataFrame(points, columns=["run", "step", "loss"])
-    return gr.update(value=curves, color=color, visible=any(len(card.curve) > 1 for card in cards))
+    return gr.update(value=curves, visible=any(len(card.curve) > 1 for card in cards))
