@@ -15,8 +15,8 @@ from diffsteer.app.words import Say
 def loss_plot(say: Say, elem_id: str) -> Any:
     """The component, empty and hidden."""
     return gr.LinePlot(
-        None, x="step", y="loss", color="run", color_title=say("train.run"), title=say("train.loss"), x_title=say("train.step"), y_title=say("train.mean_loss"), height=240,
-        visible=False, buttons=[], elem_id=elem_id,
+        None, x="step", y="loss", color="run", title=say("train.loss"), x_title=say("train.step"), y_title=say("train.mean_loss"),
+        color_title=say("train.run"), height=240, visible=False, buttons=[], elem_id=elem_id,
     )  # fmt: skip
 
 
