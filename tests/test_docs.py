@@ -106,6 +106,7 @@ def _without(words: list[str], *flags: str) -> list[str]:
     return [word for index, word in enumerate(words) if word not in flags and words[index - 1] not in flags]
 
 
+@pytest.mark.slow
 def test_each_row_of_the_notebooks_table_runs(
     tmp_path: Path, stand_ins: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

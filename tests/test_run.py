@@ -202,6 +202,7 @@ def wait_for_step(process: subprocess.Popen[str], out: Path, step: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_control_c_saves_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
     flags = ["--steps", "300", "--preview-every", "300", "--checkpoint-every", "300"]
     process = start(tmp_path / "run", *flags)
@@ -232,6 +233,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert max(abs(a - b) for a, b in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True)) < 1e-5
 
 
+@pytest.mark.slow
 def test_when_one_process_is_killed_the_other_says_so_and_the_command_resumes(tmp_path: Path) -> None:
     flags = ["--steps", "400", "--preview-every", "400", "--checkpoint-every", "20", "--processes", "2"]
     process = start(tmp_path / "run", *flags)
