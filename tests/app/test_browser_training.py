@@ -145,7 +145,7 @@ def test_a_run_is_stopped_goes_on_is_killed_and_is_found_by_others(opened: Open,
     tab(other, "Train")
     running(other, "shades")
     begin(other, "digits", "second")
-    expect(other.locator("#train-status")).to_contain_text("shades is being trained; one at a time.")
+    expect(other.locator("#train-facts")).to_contain_text("shades is being trained; one at a time.")
     stopped(page, "shades")
     page.locator("#train-resume").click()
     running(page, "shades")

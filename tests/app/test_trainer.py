@@ -229,6 +229,18 @@ def test_data_is_looked_at_before_it_is_trained_on(trainer: Trainer, tmp_path: P
 
 
 @pytest.mark.slow
+def test_a_plan_is_made_and_followed(trainer: Trainer, tmp_path: Path) -> None:
+    values = {**VALUES, "start": training.PLAN, "budget": "1m"}
+    checked, planned = walked(trainer.look(values, tmp_path))
+    assert checked.plan is None and planned.fit and not planned.wrong
+    ahead = planned.plan["forecast"]
+    assert ahead["steps"] > 0 and ahead["epochs"] > 0 and ahead["memory"] > 0 and 30 < ahead["seconds"] < 70
+    words = trainer.words(values, planned, "base")
+    assert words[:2] == ["train", "digits"] and words[-4:] == ["--budget", "1m", "--out", "runs/digits"]
+    assert set(shlex.split(planned.plan["command"])[2:-4]) <= set(words)
+
+
+@pytest.mark.slow
 def test_a_training_is_stopped_goes_on_is_killed_and_does_not_end_with_the_app(trainer: Trainer, tmp_path: Path) -> None:
     values = {**VALUES, "budget": "10m", "batch_size": 8, "name": "one"}
     assert trainer.start(values, FIT, "base") == "one"

@@ -19,25 +19,23 @@ class Door:
         self.changes = threading.Event()
         self._begin = begin
         self._next: tuple[str, Studio] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # held from when another model is asked for until it is there
 
     def open(self, model: str) -> None:
         """Loads a model, which then comes in place of the one that is there. Raises Mistake, Stopped; all stays as it is then."""
         if not self._lock.acquire(blocking=False):
             raise Mistake("Another model is being opened at this moment.")
+        studio = None
         try:
             studio = self._begin(model)
-            try:
-                studio.about()
-            except BaseException:
+            studio.about()
+        except BaseException:
+            if studio is not None:
                 studio.close()
-                raise
-            if self._next is not None:
-                self._next[1].close()
-            self._next = model, studio
-            threading.Timer(ANSWER, self.changes.set).start()
-        finally:
             self._lock.release()
+            raise
+        self._next = model, studio
+        threading.Timer(ANSWER, self.changes.set).start()
 
     def let_in(self) -> None:
         """After `changes`: the other model is there from now on."""
@@ -45,6 +43,7 @@ class Door:
         self.studio.close()
         (self.model, self.studio), self._next = self._next, None
         self.changes.clear()
+        self._lock.release()
 
     def close(self) -> None:
         """Ends all drawing processes."""

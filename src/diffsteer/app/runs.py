@@ -94,7 +94,8 @@ class Runs:
 
     def busy(self) -> str | None:
         """The run that is being trained."""
-        return next((name for name in self.names() if self._state(RunFolder(self.folder / name), None)[0] in ALIVE), None)
+        trained = ((name, runprocess.read(self.folder / name)) for name in self.names())
+        return next((name for name, process in trained if process is not None and process.alive), None)
 
     def card(self, name: str) -> Card:
         """How far a run is. Raises Said for one that is not there."""
@@ -134,9 +135,9 @@ class Runs:
         there = runprocess.read(run.path)
         if there is not None and there.alive:
             return (STOPPING if run.path.name in self.stopping else RUNNING if run.exists else STARTING), ""
+        self.stopping.discard(run.path.name)
         if there is not None and there.how == runprocess.FAILED:
             return FAILED, there.why
-        resolved = resolved or _resolved(run)
         if resolved is not None and resolved.finished:
             return FINISHED, ""
         if there is not None and not there.how:

@@ -64,7 +64,7 @@ def train_tab(shared: Shared, say: Say) -> None:
             run = _run(say)
     looked = gr.State("")
     _tie_looking(shared, say, controls, look, sheet, facts, start, looked)
-    _tie_running(shared, say, controls, start, looked, run)
+    _tie_running(shared, say, controls, facts, start, looked, run)
 
 
 # ---- layout ----------------------------------------------------------------------------------------------------------
@@ -203,11 +203,24 @@ def _facts(looked: Looked, over: bool, say: Say) -> str:
 # ---- a training ------------------------------------------------------------------------------------------------------
 
 
-def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any, looked: Any, run: _Run) -> None:
+def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], facts: Any, start: Any, looked: Any, run: _Run) -> None:
     trainer, runs = shared.trainer, shared.trainer.runs
     outputs = [start, *vars(run).values()]
+    watched: dict[str, object] = {}  # of each person's page, the look that goes on: of several runs it would show all in turn
 
-    async def begin(token: str, *given: Any) -> AsyncIterator[Update]:
+    async def follow(name: Any, request: gr.Request) -> AsyncIterator[Update]:
+        person, mine = str(request.session_hash), object()
+        watched[person] = mine
+        try:
+            async for update in looks(shared, say, run, name):
+                if watched.get(person) is not mine:
+                    return
+                yield update
+        finally:
+            if watched.get(person) is mine:
+                del watched[person]
+
+    async def begin(request: gr.Request, token: str, *given: Any) -> AsyncIterator[Update]:
         ticket = shared.desk.find(token)
         found = ticket.shown if ticket is not None and isinstance(ticket.what, LookedAt) else None
         try:
@@ -215,23 +228,19 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
                 raise Said("train.look_first")
             name = await asyncio.to_thread(trainer.start, dict(zip(controls, given, strict=True)), found, shared.model)
         except (Said, Mistake) as error:
-            yield {run.status: status(told(error, say), wrong=True)}
+            yield {facts: status(told(error, say), wrong=True)}
             return
         yield {start: gr.update(interactive=False), run.chosen: gr.update(choices=runs.names(), value=name, visible=True)}
-        async for update in follow(shared, say, run, name):
+        async for update in follow(name, request):
             yield update
 
-    async def watch(name: Any) -> AsyncIterator[Update]:
-        async for update in follow(shared, say, run, name):
-            yield update
-
-    async def go_on(name: Any) -> AsyncIterator[Update]:
+    async def go_on(name: Any, request: gr.Request) -> AsyncIterator[Update]:
         try:
             await asyncio.to_thread(trainer.resume, name)
         except (Said, Mistake) as error:
             yield {run.status: status(told(error, say), wrong=True)}
             return
-        async for update in follow(shared, say, run, name):
+        async for update in follow(name, request):
             yield update
 
     def stop(name: Any) -> Any:
@@ -251,7 +260,7 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
         step, picture = previews[int(place)]
         return gr.update(value=runs.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"))
 
-    async def attach() -> AsyncIterator[Update]:
+    async def attach(request: gr.Request) -> AsyncIterator[Update]:
         """The run that goes on, or the newest one."""
         names = runs.names()
         if not names:
@@ -259,7 +268,7 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
             return
         name = runs.busy() or names[0]
         yield {run.chosen: gr.update(choices=names, value=name, visible=True)}
-        async for update in follow(shared, say, run, name):
+        async for update in follow(name, request):
             yield update
 
     async def draw_with(name: Any) -> AsyncIterator[Update]:
@@ -271,8 +280,8 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
             return
         yield {run.status: f'<div id="reopening">{status(say("train.reloading"))}</div>'}
 
-    start.click(begin, [looked, *controls.values()], outputs, **LONG)
-    run.chosen.input(watch, run.chosen, outputs, **LONG)
+    start.click(begin, [looked, *controls.values()], [facts, *outputs], **LONG)
+    run.chosen.input(follow, run.chosen, outputs, **LONG)
     run.chosen.focus(lambda: gr.update(choices=runs.names()), None, run.chosen, **LIGHT)
     run.resume.click(go_on, run.chosen, outputs, **LONG)
     run.stop.click(stop, run.chosen, run.status, **LIGHT)
@@ -281,7 +290,7 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], start: Any,
     gr.context.Context.root_block.load(attach, None, outputs, **LONG)
 
 
-async def follow(shared: Shared, say: Say, run: _Run, name: Any) -> AsyncIterator[Update]:
+async def looks(shared: Shared, say: Say, run: _Run, name: Any) -> AsyncIterator[Update]:
     """What a run has to show, whenever it changes, until it is over."""
     before: Card | None = None
     while True:
