@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from commandline import Diffsteer, pixels_of, recipe_of
-from diffsteer.app.asked import Limits, Steers, asked, command_line, preset_mask, python_lines, steers_of, sweep_of
+from diffsteer.app.asked import Limits, Sources, Steers, asked, command_line, preset_mask, python_lines, steers_of, sweep_of
 from diffsteer.app.ownlosses import own_losses
 from diffsteer.app.studio import About
 from diffsteer.app.uploads import Upload
@@ -106,7 +106,7 @@ def steers(by: list[str], folder: Path, upload: Upload | None = None, about: Abo
     (folder / "mine" / "my.py").write_text("def red(pictures): return 1\ndef _no(pictures): return 1\nLIMIT = 3\ndef none(): return 1\n")
     own = {name: (loss.real, loss.told) for name, loss in own_losses(str(folder / "mine")).items()}
     assert list(own) == ["my.py:red"]
-    return steers_of({**STEER, "by": by, **changed}, about, clip=("/found/a clip", "a clip"), own=own, upload=upload, folder=folder)
+    return steers_of({**STEER, "by": by, **changed}, about, Sources(("/found/a clip", "a clip"), own, upload, folder))
 
 
 def test_steers_are_said_as_the_command_line_has_them(tmp_path: Path) -> None:

@@ -39,6 +39,17 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """What steers are made of beside the page's values. clip: what sentences are read by, and own: losses by name, each as (what is found
+    from here, what its owner would write). upload: the person's picture. folder: where a painted mask is written."""
+
+    clip: tuple[str, str] | None
+    own: Mapping[str, tuple[str, str]]
+    upload: Upload | None
+    folder: Path
+
+
+@dataclass(frozen=True)
 class Steers:
     """Steers in words. real: with the files that are read here; told: with the names that the person knows them by."""
 
@@ -145,38 +156,15 @@ def _whole(values: Mapping[str, Any], key: str, what: str) -> int:
 # ---- steers ----------------------------------------------------------------------------------------------------------
 
 
-def steers_of(
-    values: Mapping[str, Any],
-    about: About,
-    *,
-    clip: tuple[str, str] | None,
-    own: Mapping[str, tuple[str, str]],
-    upload: Upload | None,
-    folder: Path,
-) -> Steers:
-    """The page's steers (`by` names them) in words. A painted mask is written into `folder`. Raises Said, Mistake.
-
-    clip: what sentences are read by, and own: losses by name, each as (what is found from here, what its owner would write).
-    """
-    real: list[str] = []
-    told: list[str] = []
-    for kind in values.get("by") or ():
-        pair = _steer(str(kind), values, about, clip, own, upload, folder)
-        real.append(str(pair[0]))
-        told.append(str(pair[1]))
-    return Steers(tuple(real), tuple(told))
+def steers_of(values: Mapping[str, Any], about: About, sources: Sources) -> Steers:
+    """The page's steers (`by` names them) in words; a painted mask is written down. Raises Said, Mistake."""
+    pairs = [_steer(str(kind), values, about, sources) for kind in values.get("by") or ()]
+    return Steers(tuple(str(real) for real, _ in pairs), tuple(str(told) for _, told in pairs))
 
 
-def _steer(
-    kind: str,
-    values: Mapping[str, Any],
-    about: About,
-    clip: tuple[str, str] | None,
-    own: Mapping[str, tuple[str, str]],
-    upload: Upload | None,
-    folder: Path,
-) -> tuple[Words, Words]:
+def _steer(kind: str, values: Mapping[str, Any], about: About, sources: Sources) -> tuple[Words, Words]:
     """One steer: (with our files, with the person's)."""
+    clip, own, upload = sources.clip, sources.own, sources.upload
 
     def strength(key: str = "") -> float | None:
         number = _number(values, f"{key or kind}_strength", "steer.strength")
@@ -212,7 +200,7 @@ def _steer(
             "reference", upload.name, {"by": str(like)}, strength()
         )
     if kind == "mask" and upload is not None:
-        path = write_mask(values.get("mask"), about, folder)
+        path = write_mask(values.get("mask"), about, sources.folder)
         return Words("mask", str(path), {"picture": str(upload.path)}), Words("mask", path.name, {"picture": upload.name})
     raise Said("wrong.unknown")
 

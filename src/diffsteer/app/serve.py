@@ -85,7 +85,8 @@ def _serve(settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, fol
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from diffsteer.app import draw_tab
+    from diffsteer.app.draw_job import submit
+    from diffsteer.app.draw_layout import first_values
     from diffsteer.app.page import CSS, KEYS, page, theme
 
     model, studio = door.model, door.studio
@@ -96,7 +97,7 @@ def _serve(settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, fol
     start = opening(settings.steer, own, clip is not None, about.channels == 3)
     most = settings.most_upload * 1_000_000
     shared = Shared(model, studio, about, desk, limits, jobs, most, trainer, door.open, clip, own, start)
-    shared.first = draw_tab.submit(shared, draw_tab.first_values(shared), None, "the house")
+    shared.first = submit(shared, first_values(shared), None, "the house")
     shared.first.stays = True
     gr.set_static_paths([jobs])  # served where they lie: no copies
     hosts = Hosts(settings.host)
