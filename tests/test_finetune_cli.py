@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -333,3 +334,16 @@ def test_pictures_go_to_the_tracker(trained: Path, tmp_path: Path) -> None:
     read = EventAccumulator(str(tmp_path / "tuned" / "trackers" / "mine")).Reload()
     assert [event.value for event in read.Scalars("loss")] == pytest.approx(losses(tmp_path / "tuned"))
     assert [image.step for image in read.Images("preview")] == [1, 2]
+
+
+def test_pictures_go_to_trackio(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    finetune(trained, tmp_path / "tuned", steps=2, preview_every=1, track="trackio", project="mine")
+    with sqlite3.connect(tmp_path / "trackio" / "mine.db") as base:
+        rows = [(run, step, json.loads(told)) for run, step, told in base.execute("select run_name, step, metrics from metrics")]
+    assert {run for run, _, _ in rows} == {"tuned"}
+    assert [told["loss"] for _, _, told in rows if "loss" in told] == pytest.approx(losses(tmp_path / "tuned"))
+    kept = {step: tmp_path / "trackio" / "media" / told["preview"]["file_path"] for _, step, told in rows if "preview" in told}
+    for step in (1, 2):
+        ours = pixels_of(tmp_path / "tuned" / "previews" / f"step-{step:08d}.png")
+        np.testing.assert_array_equal(pixels_of(kept[step])[..., 0], ours)

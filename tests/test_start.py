@@ -130,6 +130,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "drawing": {"sweep", "placing", "order", "progress", "sampling", "device", "errors"},
     "progress": set(),
+    "tracking": {"config"},
+    "fitting": {"training"},
     "scoring": {"judging", "progress", "evaluation", "training", "sampling", "diffusion", "data", "config", "errors"},
     "judging": {"progress", "evaluation", "training", "sampling", "diffusion", "data", "errors"},
     "evaluating": {
@@ -176,6 +178,8 @@ ARROWS: dict[str, set[str]] = {
         "figures",
         "previews",
         "scoring",
+        "tracking",
+        "fitting",
         "progress",
         "runfolder",
         "runprocess",
@@ -210,7 +214,7 @@ ARROWS: dict[str, set[str]] = {
 
 # The homes of every outside library: files, or folders that end in /. What is everybody's: torch, numpy, PIL, tqdm.
 HOMES: dict[str, set[str]] = {
-    "accelerate": {"run.py", "planning.py", "training/loop.py"},
+    "accelerate": {"run.py", "fitting.py", "tracking.py", "planning.py", "training/loop.py"},
     "cyclopts": {"cli.py", "commands.py"},
     "datasets": {"data/tables.py"},
     "gradio": {"app/"},
@@ -221,7 +225,7 @@ HOMES: dict[str, set[str]] = {
     "kornia": {"steering/cutouts.py"},
     # A figure of what was measured is made where it is measured, which may not import what draws a run.
     "matplotlib": {"curves.py", "evaluation/scorecard.py"},
-    "numpy": {"data/", "run.py"},
+    "numpy": {"data/", "tracking.py"},
     "open_clip": {"steering/encoders.py"},
     "PIL": {
         "data/",
@@ -230,6 +234,7 @@ HOMES: dict[str, set[str]] = {
         "previews.py",
         "api.py",
         "sweep.py",
+        "tracking.py",
         "steering/colors.py",
         "evaluation/",
         "app/uploads.py",
@@ -239,6 +244,7 @@ HOMES: dict[str, set[str]] = {
     "pandas": {"app/lossplot.py"},
     "peft": {"training/lora.py"},
     "psutil": {"commands.py", "planning.py", "runprocess.py", "data/", "steering/memory.py", "evaluation/cost.py"},
+    "trackio": {"tracking.py"},
     "pydantic": {"config.py", "commands.py", "cli.py"},
     "safetensors": {
         "training/checkpoint.py",
@@ -251,6 +257,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data/builtin.py"},
     "torch": {
         "run.py",
+        "fitting.py",
         "base.py",
         "planning.py",
         "evaluating.py",

@@ -12,12 +12,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from statistics import mean
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -34,21 +32,21 @@ from diffsteer.diffusion import networks
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import is_judge, load_judge, save_judge
 from diffsteer.errors import Mistake, Stopped
+from diffsteer.fitting import Clock, step_and_checkpoint
 from diffsteer.progress import beside_bars, roughly
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
+from diffsteer.tracking import Trackers
 from diffsteer.training.budget import (
     PREVIEWS,
     SCORING,
-    WARM_UP,
     Costs,
     end_seconds,
     looks_in,
     previews_in,
     rarer_looks,
     steps_in,
-    steps_to_time,
 )
 from diffsteer.training.build import build_model
 from diffsteer.training.checkpoint import load_checkpoint, save_checkpoint
@@ -174,6 +172,7 @@ class _Story:
         compiled = _compiles(settings, accelerator.device, say)
         self.training = Training(model.network, self.spec, settings, data, plan, accelerator, compiled=compiled)
         self.main = accelerator.is_main_process
+        self.trackers, self.clock = Trackers(accelerator, settings, folder.path), Clock(accelerator)
         self.parameters = sum(parameter.numel() for parameter in model.network.parameters())
 
     # ---- beginning, going on ---------------------------------------------------------------------------------------
@@ -231,7 +230,7 @@ class _Story:
 
     def _train(self, resolved: Resolved, resumed: bool) -> Result:
         self._announce(resolved)
-        self._start_trackers()
+        self.trackers.start()
         seconds = (self.folder.metrics() or [{"seconds": 0.0}])[-1]["seconds"] if resumed else 0.0
         clock = time.perf_counter()
         waiting: list[Stepped] = []
@@ -304,9 +303,7 @@ class _Story:
     def _write_rows(self, rows: list[dict[str, Any]]) -> None:
         if self.main and rows:
             self.folder.add_metrics(rows)
-        for row in rows if self.settings.track else ():
-            levels = {f"loss/noise_{i}": value for i, value in enumerate(row["loss_by_noise"]) if value is not None}
-            self.accelerator.log({"loss": row["loss"], "lr": row["lr"], "grad_norm": row["grad_norm"], **levels}, step=row["step"])
+        self.trackers.losses(rows)
 
     def _not_finite(self, step: int) -> Stopped:
         spans = self.training.plan.spans(step - 1, 0, self.training.plan.pictures(step - 1))
@@ -325,11 +322,7 @@ class _Story:
         if self.main:
             picture = self._preview_picture(step)
             pixels.write_png(picture, previews.preview_path(self.folder.previews, step))
-            for tracker in self.accelerator.trackers:
-                if tracker.name == "tensorboard":
-                    tracker.log_images({"preview": np.asarray(picture.convert("RGB"))[None]}, step=step, dataformats="NHWC")
-                elif hasattr(tracker, "log_images"):
-                    tracker.log_images({"preview": [picture]}, step=step)
+            self.trackers.preview(step, picture)
         self.accelerator.wait_for_everyone()
 
     def _preview_picture(self, step: int) -> Any:
@@ -346,7 +339,7 @@ class _Story:
         if self.scorer is not None and all(row["step"] != step for row in self.folder.scores()):
             scores = self.scorer.look(self.training.ema or self.training.network)
             self.folder.add_scores({"step": step, "seconds": round(seconds, 3), "scores": scores.to_dict()})
-            self.accelerator.log({f"scores/{kind}": value for kind, value in scoring.scalars(scores).items()}, step=step)
+            self.trackers.scores(step, scoring.scalars(scores))
             beside_bars(self.say, f"scores   step {step}: {scoring.in_words(scores)}")
         self.accelerator.wait_for_everyone()
 
@@ -398,7 +391,7 @@ class _Story:
         if self.main:
             self.scorer = scoring.prepare(self.settings, self.data, self.spec, self.folder.judge, device, self.say)
         seconds = 0.0 if self.scorer is None else self.scorer.seconds(self.training.ema or self.training.network)
-        self.look_seconds = self._shared(seconds * self.accelerator.num_processes)
+        self.look_seconds = self.clock.of_first(seconds)
 
     def _keep_judge(self) -> None:
         """A judge that was trained for this run stays with it, where `diffsteer evaluate --out RUN/scores` finds it too."""
@@ -418,23 +411,12 @@ class _Story:
         return steps_for_epochs(settings.epochs or DEFAULT_EPOCHS, self.data.count, size, settings.last_batch)
 
     def _fitted(self, preview: float, preview_every: int | None, checkpoint_every: int | None) -> tuple[int, int]:
-        """How many steps fit into what is left of the budget, and how many previews there will be.
-
-        Measured here and now; the weights are put back as they were. preview: seconds that one takes.
-        """
-        training, budget = self.training, self.settings.budget
+        """How many steps fit into what is left of the budget, and how many previews there will be. preview: seconds that one takes."""
+        budget = self.settings.budget
         assert budget is not None
-        before = {group: {name: value.clone() for name, value in tensors.items()} for group, tensors in training.tensors().items()}
-        state = training.state()
-        steps_taken = training.run()
-        self._seconds_a_step(steps_taken, 2)  # the first steps warm up, and compile
-        each = self._seconds_a_step(steps_taken, WARM_UP - 2)
-        each = self._seconds_a_step(steps_taken, steps_to_time(budget, each))
-        steps_taken.close()
-        _, checkpoint = self._timed(self._checkpoint_written)
-        training.load(before, state)
+        each, checkpoint = step_and_checkpoint(self.training, self.clock, budget, self.folder.path)
         costs = Costs(each, preview, checkpoint, self._figure_seconds(preview) + end_seconds(self.imports), self.look_seconds)
-        left, looks = self._shared(budget - (time.time() - self.started)), previews_in(budget, preview)
+        left, looks = self.clock.shared(budget - (time.time() - self.started)), previews_in(budget, preview)
         steps = steps_in(left, costs, looks, preview_every, checkpoint_every, self.settings.score_every)
         self._warn_of_looks(budget, costs, steps)
         return steps, looks
@@ -451,34 +433,8 @@ class _Story:
     def _preview_timed(self) -> tuple[Any, float]:
         """A preview, and the seconds that one takes: on a GPU a second one, as the first chooses kernels."""
         for _ in range(2 if self.accelerator.device.type == "cuda" else 1):
-            timed = self._timed(lambda: self._preview_picture(self.training.step))
+            timed = self.clock.timed(lambda: self._preview_picture(self.training.step))
         return timed
-
-    def _checkpoint_written(self) -> None:
-        """Where the run's own will be, and removed again."""
-        trial = self.folder.path / ".timed.part"
-        save_checkpoint(trial, self.training.tensors(), self.training.state())
-        shutil.rmtree(trial)
-
-    def _timed(self, work: Callable[[], Made]) -> tuple[Made | None, float]:
-        """What the main process makes of it, and the seconds it takes there, known to every process."""
-        first = time.perf_counter()
-        made = work() if self.main else None
-        return made, self._shared((time.perf_counter() - first) * self.main * self.accelerator.num_processes)
-
-    def _seconds_a_step(self, steps: Iterator[Stepped], count: int) -> float:
-        """The mean time of the next `count` steps, the same number on every process."""
-        start = time.perf_counter()
-        for _ in islice(steps, count):
-            pass
-        if self.accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
-        return self._shared((time.perf_counter() - start) / count)
-
-    def _shared(self, value: float) -> float:
-        """The processes' mean: what they decide from it, they decide alike."""
-        shared = torch.tensor([value], device=self.accelerator.device, dtype=torch.float32)
-        return float(self.accelerator.reduce(shared, reduction="mean").item())
 
     def _figure_seconds(self, preview_seconds: float) -> float:
         """About what the figures cost, and what was kept of a base, in network evaluations against those of a preview."""
@@ -540,12 +496,6 @@ class _Story:
         quiet = not (self.main and sys.stderr.isatty())
         total = self.training.plan.steps
         return iter(tqdm(steps, total=total, initial=self.training.step, disable=quiet, unit="step", dynamic_ncols=True))
-
-    def _start_trackers(self) -> None:
-        if self.settings.track:
-            here = {"wandb": {"dir": str(self.folder.path / "trackers")}}  # W&B would write into the working directory
-            (self.folder.path / "trackers").mkdir(exist_ok=True)
-            self.accelerator.init_trackers(self.settings.project, config=_flat(self.settings), init_kwargs=here)
 
 
 def _finished(folder: RunFolder, settings: TrainSettings) -> bool:
@@ -636,13 +586,6 @@ def _compiles(settings: TrainSettings, device: torch.device, say: Say) -> bool:
     if wanted and not compiler:
         say("no C++ compiler is on the path, so the network is not compiled; training is slower and otherwise the same")
     return wanted and compiler
-
-
-def _flat(settings: TrainSettings) -> dict[str, Any]:
-    """Settings as trackers take them: numbers, words and truth values."""
-    return {
-        key: value if isinstance(value, int | float | str | bool) else str(value) for key, value in settings.model_dump(mode="json").items()
-    }
 
 
 def _short(value: float) -> float:
