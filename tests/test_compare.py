@@ -234,7 +234,7 @@ def test_what_enters_the_loss_sets_losses_apart(diffsteer: Diffsteer, copy: Copy
 
 
 def test_weighting_and_pixel_range_set_losses_apart(diffsteer: Diffsteer, copy: Copy) -> None:
-    x0 = {"prediction": "x0"}
+    x0 = {"prediction": "x0", "velocity_loss": False}
     runs = copy("a", **x0), copy("b", min_snr=5.0, **x0), copy("c", pixel_range="unit", **x0)
     notes = compared(diffsteer, *runs)["notes"]
     assert "loss (B) cannot be compared with (A): min-SNR weighting gamma 5 instead of none." in notes

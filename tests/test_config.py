@@ -358,3 +358,18 @@ def test_settings_come_back_from_their_flags(given: dict[str, Any], monkeypatch:
     monkeypatch.setattr(commands, "_dry_run", lambda settings, *_: seen.append(settings))
     assert cli.run(["train", *as_flags(settings), "--dry-run"]) == 0
     assert seen == [settings]
+
+
+def test_x0_is_learnt_by_the_velocitys_error_where_flow_draws_by_it() -> None:
+    assert settings_of(prediction="x0").resolved_velocity_loss
+    assert not settings_of(prediction="x0", velocity_loss=False).resolved_velocity_loss
+    assert settings_of(prediction="x0", process="cosine", velocity_loss=True).resolved_velocity_loss
+    for others in (
+        {},
+        {"prediction": "v"},
+        {"prediction": "x0", "process": "cosine"},
+        {"prediction": "x0", "min_snr": 5},
+        {"network": "basic"},
+    ):
+        assert not settings_of(**others).resolved_velocity_loss
+    assert not settings_of(prediction="x0", pixel_range="unit").resolved_velocity_loss

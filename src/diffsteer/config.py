@@ -184,8 +184,10 @@ class TrainSettings(DataSettings):
         None, description="How training times are drawn; default: logit-normal for flow, edm for edm, else uniform."
     )
     min_snr: float | None = Field(None, gt=0, description="Min-SNR weighting with this gamma (5 is usual); eps, v and x0 only.")
-    velocity_loss: bool = Field(
-        False, description="Measure the error of a predicted x0 as that of the velocity, which counts small noise for more; x0 only."
+    velocity_loss: bool | None = Field(
+        None,
+        description="Measure the error of a predicted x0 as that of the velocity, which counts small noise for more; x0 only; "
+        "default: where a unet predicts x0 by flow.",
     )
     flip: bool = Field(False, description="Mirror half of the pictures left to right.")
 
@@ -294,6 +296,13 @@ class TrainSettings(DataSettings):
         if self.network == "basic":
             return "x0"
         return "flow" if self.process == "flow" else "v"
+
+    @property
+    def resolved_velocity_loss(self) -> bool:
+        if self.velocity_loss is not None:
+            return self.velocity_loss
+        usual = self.network == "unet" and self.process == "flow" and self.pixel_range == "signed" and self.min_snr is None
+        return usual and self.resolved_prediction == "x0"
 
     @property
     def resolved_times(self) -> str:

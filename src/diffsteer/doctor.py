@@ -194,7 +194,9 @@ def _look_at_average(run: Run, folder: RunFolder, average: Denoiser, data: Pictu
     order = torch.randperm(count, generator=generator_for("doctor", "times"))
     t = objective.draw_times(spec.process, settings.resolved_times, (order + 0.5) / count).to(device)
     with torch.no_grad():
-        mine, theirs = (objective.losses(each, x0, eps, t, cond, settings.min_snr, settings.velocity_loss).cpu() for each in (own, average))
+        mine, theirs = (
+            objective.losses(each, x0, eps, t, cond, settings.min_snr, settings.resolved_velocity_loss).cpu() for each in (own, average)
+        )
     looks.add("the average of the weights", symptoms.stale_average(mine, theirs, run.steps, settings.ema_decay))
 
 

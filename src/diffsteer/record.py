@@ -150,7 +150,7 @@ def _objective(settings: TrainSettings, resolved: Resolved, labelled: bool) -> F
         "pixel range": _fact(settings.pixel_range),
         "training times": _fact(settings.resolved_times),
         "min-SNR weighting": Fact(settings.min_snr, "none" if settings.min_snr is None else f"gamma {settings.min_snr:g}"),
-        "loss": Fact(settings.velocity_loss, "of the velocity" if settings.velocity_loss else "of the prediction"),
+        "loss": Fact(settings.resolved_velocity_loss, "of the velocity" if settings.resolved_velocity_loss else "of the prediction"),
         "labels": Fact(left_out, "not told" if left_out is None else f"told ({left_out:.0%} left out)" if left_out else "told"),
         "dropout in the network": _fact(settings.dropout),
     }

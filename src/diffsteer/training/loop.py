@@ -135,7 +135,7 @@ class Training:
             last = index == len(micro) - 1
             with nullcontext() if last else accelerator.no_sync(self.engine), self._dropout(step, index):
                 loss = objective.losses(
-                    self.denoiser, x0, draws.eps[rows], draws.t[rows], cond, self.settings.min_snr, self.settings.velocity_loss
+                    self.denoiser, x0, draws.eps[rows], draws.t[rows], cond, self.settings.min_snr, self.settings.resolved_velocity_loss
                 )
                 # Gradients are averaged over processes; the sum over pictures divided by the step's pictures is what one batch would give.
                 share = loss.sum() * (counts * accelerator.num_processes / total)
