@@ -347,3 +347,49 @@ def test_pictures_go_to_trackio(trained: Path, tmp_path: Path, monkeypatch: pyte
     for step in (1, 2):
         ours = pixels_of(tmp_path / "tuned" / "previews" / f"step-{step:08d}.png")
         np.testing.assert_array_equal(pixels_of(kept[step])[..., 0], ours)
+
+
+# ---- few steps -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_of_few_steps_says_so(trained: Path, tmp_path: Path) -> None:
+    from diffsteer.doctor import diagnose
+
+    finetune(trained, tmp_path / "few", steps=2, consistency=True)
+    spec, old = load_model(str(tmp_path / "few")).spec, load_model(str(trained)).spec
+    assert (spec.consistency, spec.solver, spec.steps, spec.guidance_scale) == (True, "ddpm", 2, 1.0)
+    assert (spec.prediction, spec.label_names, spec.null_class) == (old.prediction, old.label_names, old.null_class)
+    told = diagnose(tmp_path / "few", lambda _: None)
+    assert any(left.startswith("the solver: the model was not trained to be drawn by others") for left in told.left_out)
+    assert not any("more steps" in finding.wrong for finding in told.findings)
+    finetune(tmp_path / "few", tmp_path / "again", steps=1)  # taught pictures again, it answers their mean again
+    assert not load_model(str(tmp_path / "again")).spec.consistency
+
+
+def test_its_loss_is_small_where_that_of_pictures_is_not(trained: Path, tmp_path: Path) -> None:
+    """At first the student is its teacher: neighbours are half as noisy, and already the answers differ less than from the pictures."""
+    finetune(trained, tmp_path / "few", steps=1, consistency=True)
+    finetune(trained, tmp_path / "tuned", steps=1)
+    assert 0 < losses(tmp_path / "few")[0] < 0.5 * losses(tmp_path / "tuned")[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"size": 16}, "is the teacher, and knows pictures of 8x8, not 16x16"),
+        ({"data": "digits-color"}, "knows channels 1, not 3"),
+        ({"prediction": "v"}, "knows the prediction flow, not v"),
+        ({"velocity_loss": True}, "--consistency has a loss of its own"),
+        ({"min_snr": 5}, "--consistency has a loss of its own"),
+    ],
+    ids=str,
+)
+def test_what_the_teacher_does_not_know_it_cannot_teach(trained: Path, tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(Mistake, match=says):
+        finetune(trained, tmp_path / "few", steps=1, consistency=True, **given)
+    assert not (tmp_path / "few" / "settings.yaml").exists()
+
+
+def test_new_labels_are_learnt_before_few_steps(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(Mistake, match=r"knows labels .*Fine-tune it to these pictures first"):
+        finetune(trained, tmp_path / "few", steps=1, consistency=True, data=str(classes(tmp_path / "data", ("cat", "dog"))))

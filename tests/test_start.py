@@ -185,6 +185,7 @@ ARROWS: dict[str, set[str]] = {
         "runprocess",
         "processes",
         "sampling",
+        "steering",
         "training",
         "diffusion",
         "data",

@@ -130,8 +130,8 @@ def kept(base: Denoiser, tuned: Denoiser, judge: Judge | None, device: str) -> K
     """What the tuned model kept of its base; both on `device`."""
     base = _at_size(base, tuned.spec)
     pairs = _pairs(base.spec, tuned.spec)
-    old = draw(base, [Job(pair.before, pair.seed) for pair in pairs], previews.PREVIEW, device=device).pictures.cpu()
-    new = draw(tuned, [Job(pair.after, pair.seed) for pair in pairs], previews.PREVIEW, device=device).pictures.cpu()
+    old = draw(base, [Job(pair.before, pair.seed) for pair in pairs], previews.preview_how(base.spec), device=device).pictures.cpu()
+    new = draw(tuned, [Job(pair.after, pair.seed) for pair in pairs], previews.preview_how(tuned.spec), device=device).pictures.cpu()
     new_as_old, old_as_new = _in_channels(new, base.spec.channels), _in_channels(old, tuned.spec.channels)
     labels_before, labels_after = [pair.before for pair in pairs], [pair.after for pair in pairs]
     judged, distance = None, None

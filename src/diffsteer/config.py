@@ -343,6 +343,9 @@ class FinetuneSettings(TrainSettings):
         description="keep: the data's classes are some of the model's, which keeps all; grow: the model's and the data's; swap: the data's "
         "only; default: keep where the model knows them all, else swap.",
     )
+    consistency: bool = Field(
+        False, description="Learn to draw in two evaluations what the base draws in all its steps, its label guidance included."
+    )
     gradient_checkpointing: bool = Field(False, description="Compute parts of the network twice, to need a fraction of the memory.")
     judge: str | None = Field(None, description="Folder of a judge that reads the labels drawn before and after.")
 
@@ -368,6 +371,14 @@ class FinetuneSettings(TrainSettings):
     @property
     def settled(self) -> bool:
         return self.base_weights is not None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.consistency and self.settled and self.noise != "gaussian":
+            raise ValueError("--consistency follows the paths of Gaussian noise; the base has uniform noise")
+        if self.consistency and (self.min_snr is not None or self.velocity_loss):
+            raise ValueError("--consistency has a loss of its own; leave --min-snr and --velocity-loss out")
+        return self
 
     @model_serializer(mode="wrap")
     def _without_architecture(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

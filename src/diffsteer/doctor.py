@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsteer.config import DataSettings, TrainSettings, as_flags, settings_kind, validated
+from diffsteer.config import DataSettings, FinetuneSettings, TrainSettings, as_flags, settings_kind, validated
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import evenly, load_pictures
 from diffsteer.data.pixels import to_signed
@@ -142,7 +142,8 @@ def look_at_training(run: Run, looks: Looks) -> None:
     """What settings and losses tell."""
     settings, losses = run.settings, run.losses
     short = symptoms.unfinished(run.steps, run.resolved.steps, run.resolved.finished)
-    few = None if short else symptoms.few_steps(losses, settings.decay == "none")
+    shrinking = isinstance(settings, FinetuneSettings) and settings.consistency  # such a loss falls with the gap, until the end
+    few = None if short or shrinking else symptoms.few_steps(losses, settings.decay == "none")
     looks.add(
         f"{run.steps:,} losses and gradients",
         short,
@@ -267,7 +268,7 @@ class _Studio:
         """How to draw, how many pictures, and whether the solver is to be compared with a fine one."""
         spec = self.denoiser.spec
         how = How().resolved(spec)
-        if not spec.feed_time or spec.process.noise != "gaussian":
+        if not spec.feed_time or spec.process.noise != "gaussian" or spec.consistency:
             looks.left_out.append("the solver: the model was not trained to be drawn by others")
             return how, self._count(how), False
         if LEAST * self.seconds(how) <= 3 * SECONDS:

@@ -26,6 +26,11 @@ def preview_jobs(spec: ModelSpec) -> list[Job]:
     return [Job(None, seed) for seed in range(each * 4)]
 
 
+def preview_how(spec: ModelSpec) -> How:
+    """How a preview is drawn: alike for all, but for a model whose answers suit its own solver only."""
+    return How() if spec.consistency else PREVIEW
+
+
 def preview(raw: nn.Module, ema: nn.Module | None, spec: ModelSpec, device: object) -> Image.Image:
     """The picture of one preview: raw weights, and beside them their average."""
     jobs = preview_jobs(spec)
@@ -36,7 +41,7 @@ def preview(raw: nn.Module, ema: nn.Module | None, spec: ModelSpec, device: obje
             continue
         training = network.training
         network.eval()
-        drawn = draw(Denoiser(network, spec, size_multiple(network)), jobs, PREVIEW, device=str(device))
+        drawn = draw(Denoiser(network, spec, size_multiple(network)), jobs, preview_how(spec), device=str(device))
         network.train(training)
         sheets.append(pixels.grid(drawn.pictures, columns=len(jobs) // len(rows) if rows else EACH, row_labels=rows))
         titles.append(title)

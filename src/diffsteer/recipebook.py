@@ -232,6 +232,7 @@ WHY_FINETUNE = {
     "freeze": "what is frozen cannot follow",
     "lora_rank": "small files, that can still say something",
     "classes": "what the data shows is what the model should draw",
+    "consistency": "the pictures are worth more than what the base makes of them",
     "gradient_checkpointing": "memory is cheaper than time, while there is enough of it",
     "judge": "the base reads its own labels",
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffsteer.config import TrainSettings, settings_kind, validated
+from diffsteer.config import FinetuneSettings, TrainSettings, settings_kind, validated
 from diffsteer.errors import Mistake
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
@@ -150,10 +150,17 @@ def _objective(settings: TrainSettings, resolved: Resolved, labelled: bool) -> F
         "pixel range": _fact(settings.pixel_range),
         "training times": _fact(settings.resolved_times),
         "min-SNR weighting": Fact(settings.min_snr, "none" if settings.min_snr is None else f"gamma {settings.min_snr:g}"),
-        "loss": Fact(settings.resolved_velocity_loss, "of the velocity" if settings.resolved_velocity_loss else "of the prediction"),
+        "loss": _loss(settings),
         "labels": Fact(left_out, "not told" if left_out is None else f"told ({left_out:.0%} left out)" if left_out else "told"),
         "dropout in the network": _fact(settings.dropout),
     }
+
+
+def _loss(settings: TrainSettings) -> Fact:
+    """What a loss is the error of."""
+    if isinstance(settings, FinetuneSettings) and settings.consistency:
+        return Fact("consistency", "of neighbours on the base's paths")
+    return Fact(settings.resolved_velocity_loss, "of the velocity" if settings.resolved_velocity_loss else "of the prediction")
 
 
 def _fact(value: Hashable) -> Fact:

@@ -37,6 +37,7 @@ from diffsteer.progress import beside_bars, roughly
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
+from diffsteer.steering.mixing import mixed
 from diffsteer.tracking import Trackers
 from diffsteer.training.budget import (
     PREVIEWS,
@@ -50,6 +51,7 @@ from diffsteer.training.budget import (
 )
 from diffsteer.training.build import build_model
 from diffsteer.training.checkpoint import load_checkpoint, save_checkpoint
+from diffsteer.training.consistency import Teacher
 from diffsteer.training.finetune import Adapted, adapted, settled
 from diffsteer.training.loop import Stepped, Training
 from diffsteer.training.lora import has_lora, merged, save_lora
@@ -170,7 +172,8 @@ class _Story:
         length = self._length()
         plan = self._plan(length or 10**9)
         compiled = _compiles(settings, accelerator.device, say)
-        self.training = Training(model.network, self.spec, settings, data, plan, accelerator, compiled=compiled)
+        teacher = _teacher(settings, base, str(accelerator.device))
+        self.training = Training(model.network, self.spec, settings, data, plan, accelerator, compiled=compiled, teacher=teacher)
         self.main = accelerator.is_main_process
         self.trackers, self.clock = Trackers(accelerator, settings, folder.path), Clock(accelerator)
         self.parameters = sum(parameter.numel() for parameter in model.network.parameters())
@@ -537,6 +540,14 @@ def _model(settings: TrainSettings, data: Pictures, base: Base | None) -> Adapte
     assert isinstance(settings, FinetuneSettings)
     model = adapted(base.denoiser.network, base.denoiser.spec, data, settings)
     return model._replace(notes=(*base.notes, *model.notes))
+
+
+def _teacher(settings: TrainSettings, base: Base | None, device: str) -> Teacher | None:
+    """The base as it draws, label guidance included, where the run learns from it."""
+    if base is None or not isinstance(settings, FinetuneSettings) or not settings.consistency:
+        return None
+    model = base.again(device)
+    return mixed(model, How().resolved(model.spec).mixing, model.spec.process, model.spec.null_id)
 
 
 def _data(settings: TrainSettings, streaming: str | None = None) -> Pictures:

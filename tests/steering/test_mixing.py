@@ -54,6 +54,14 @@ def test_outside_its_interval_nothing_is_doubled_and_nothing_mixed(t: float, ins
     assert torch.equal(found, Watched()(x, torch.tensor(t), cond)) == (not inside)
 
 
+def test_each_picture_has_its_own_time_and_is_inside_or_not() -> None:
+    x, cond, times = noise(4), torch.tensor([1, 2, 0, 2]), torch.tensor([100.0, 300.0, 640.0, 900.0])
+    guided = label_guided(Watched(), 4.0, NULL, process=FLOW, interval=(0.3, 0.9))
+    alone = torch.cat([guided(x[[i]], times[i], cond[[i]]) for i in range(4)])
+    assert torch.equal(guided(x, times, cond), alone)
+    assert not torch.equal(alone[1:3], Watched()(x, times, cond)[1:3])
+
+
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_rescaling_brings_the_contrast_back(share: float) -> None:
     """Each picture's standard deviation becomes the conditional one's by this share, and its values keep their proportions."""

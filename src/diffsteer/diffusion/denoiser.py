@@ -29,6 +29,7 @@ class ModelSpec:
     data_mean, data_variance: of the training pictures' values in [-1, 1].
     solver, steps, spacing, guidance_scale, guidance_interval: what `sample` uses when it is not told otherwise; spacing None is the
     solver's own; the interval is of noise levels, as in `steering.mixing.Mixing`.
+    consistency: whether x0 is where the path from x_t ends (Song et al. 2023), and not the mean of all pictures that it may come from.
     """
 
     process: Process
@@ -48,6 +49,7 @@ class ModelSpec:
     spacing: str | None = None
     guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] = (0.0, 1.0)
+    consistency: bool = False
 
     def __post_init__(self) -> None:
         if self.pixel_range == "unit" and self.prediction != "x0":

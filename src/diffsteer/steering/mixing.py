@@ -53,8 +53,9 @@ def label_guided(
 ) -> DenoiserLike:
     """Classifier-free guidance (Ho & Salimans 2022): `uncond + scale * (cond - uncond)` in x0, as one doubled batch; 1 is off.
 
-    Outside the interval of noise levels (Kynkaanniemi et al. 2024) the batch is not doubled and nothing is mixed. rescale: Lin et al. 2024,
-    eq. 15 and 16, against over-saturation. The model must have been trained with label dropout, so that it knows the class `null_id`.
+    A picture outside the interval of noise levels (Kynkaanniemi et al. 2024) is not mixed; where all are, the batch is not doubled.
+    rescale: Lin et al. 2024, eq. 15 and 16, against over-saturation. The model must have been trained with label dropout, so that it knows
+    the class `null_id`.
     """
     if scale == 1:
         return denoiser
@@ -62,16 +63,18 @@ def label_guided(
     def guided_denoiser(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         if cond is None:
             raise ValueError("label guidance needs labels")
-        if process is not None and not interval[0] <= noise_level(process, t) <= interval[1]:
+        levels = torch.tensor(interval[0]) if process is None else noise_levels(process, torch.as_tensor(t))
+        inside = (levels >= interval[0]) & (levels <= interval[1])
+        if not inside.any():
             return denoiser(x_t, t, cond)
         times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         labels = torch.cat([torch.full_like(cond, null_id), cond])
         uncond, conditional = denoiser(torch.cat([x_t, x_t]), torch.cat([times, times]), labels).chunk(2)
         guided = uncond + scale * (conditional - uncond)
-        if not rescale:
-            return guided
-        contrast = [x.flatten(1).std(1)[:, None, None, None] for x in (conditional, guided)]
-        return rescale * guided * contrast[0] / contrast[1].clamp_min(1e-6) + (1 - rescale) * guided
+        if rescale:
+            contrast = [x.flatten(1).std(1)[:, None, None, None] for x in (conditional, guided)]
+            guided = rescale * guided * contrast[0] / contrast[1].clamp_min(1e-6) + (1 - rescale) * guided
+        return guided if inside.all() else torch.where(inside.to(x_t.device)[:, None, None, None], guided, conditional)
 
     return guided_denoiser
 
@@ -113,7 +116,12 @@ def thresholded(denoiser: DenoiserLike, share: float) -> DenoiserLike:
     return thresholded_denoiser
 
 
+def noise_levels(process: Process, t: Tensor) -> Tensor:
+    """sigma / sqrt(alpha^2 + sigma^2) at times of the process, shaped like them, float64: 0 clean, 1 noise."""
+    alpha, sigma = process.alpha_sigma(t.double())
+    return sigma / torch.hypot(alpha, sigma)
+
+
 def noise_level(process: Process, t: Tensor | float) -> float:
-    """sigma / sqrt(alpha^2 + sigma^2) at a time of the process: 0 clean, 1 noise."""
-    alpha, sigma = process.alpha_sigma(torch.as_tensor(t, dtype=torch.float64).flatten()[0])
-    return float(sigma / torch.hypot(alpha, sigma))
+    """That of one time, or of the first of several that are the same."""
+    return float(noise_levels(process, torch.as_tensor(t).flatten()[:1]))

@@ -27,6 +27,15 @@ RATE, RATES = 5e-4, {"lora": 1e-2}  # what is learnt and which optimizer does it
 # (docs/what-was-tried.md).
 APART = 3.0
 LABEL_DROPOUT = 0.1  # where the base has a null class
+# Of a network that answers at once: every time counts alike, its teacher's guidance is in it, and ddpm begins each step with fresh noise.
+CONSISTENT: dict[str, Any] = {
+    "times": "uniform",
+    "label_dropout": 0.0,
+    "solver": "ddpm",
+    "sample_steps": 2,
+    "guidance_scale": 1.0,
+    "guidance_interval": (0.0, 1.0),
+}
 CHANNELS = {1: "grey", 3: "colour"}
 
 
@@ -65,6 +74,8 @@ def settled(settings: FinetuneSettings, network: nn.Module, base: ModelSpec, wei
         "guidance_scale": base.guidance_scale,
         "guidance_interval": base.guidance_interval,
     }
+    if settings.consistency:
+        wishes |= CONSISTENT
     given = settings.model_dump()
     unsaid = {name: value for name, value in wishes.items() if given[name] is None}
     whole: FinetuneSettings = validated(FinetuneSettings, {**given, **unsaid, **facts}, "the settings")
@@ -90,8 +101,11 @@ def adapted(network: nn.Module, base: ModelSpec, data: Pictures, settings: Finet
         spacing=settings.spacing,
         guidance_scale=base.guidance_scale if settings.guidance_scale is None else settings.guidance_scale,
         guidance_interval=settings.guidance_interval or base.guidance_interval,
+        consistency=settings.consistency,
     )
     _check_size(network, spec, settings)
+    if settings.consistency:
+        _check_taught(base, spec, settings)
     made, changed = _reshaped(network, base, spec, keep_rows=settings.tune == "lora")
     made.requires_grad_(True)
     if settings.tune == "lora":
@@ -106,7 +120,7 @@ def adapted(network: nn.Module, base: ModelSpec, data: Pictures, settings: Finet
     if settings.gradient_checkpointing:
         _checkpoint_gradients(made)
     notes = tuple(_notes(made, base, spec, data, settings))
-    return Adapted(made, spec, replace(spec, prediction=base.prediction), notes)
+    return Adapted(made, spec, replace(spec, prediction=base.prediction, consistency=base.consistency), notes)
 
 
 # ---- labels ----------------------------------------------------------------------------------------------------------
@@ -166,6 +180,22 @@ def _check_size(network: nn.Module, spec: ModelSpec, settings: FinetuneSettings)
             f"{settings.model} halves its pictures, and takes them in multiples of {multiple}; {spec.height}x{spec.width} is too small for "
             f"that. Give at least --size {multiple // 2 + 1}."
         )
+
+
+def _check_taught(base: ModelSpec, spec: ModelSpec, settings: FinetuneSettings) -> None:
+    """The base is the teacher: it must know such pictures and labels. Raises Mistake."""
+    same = {
+        "pictures of": (f"{base.height}x{base.width}", f"{spec.height}x{spec.width}"),
+        "channels": (base.channels, spec.channels),
+        "labels": (listing(base.label_names), listing(spec.label_names)),
+        "the prediction": (base.prediction, spec.prediction),
+    }
+    for what, (its, asked) in same.items():
+        if its != asked:
+            raise Mistake(
+                f"--consistency: {settings.model} is the teacher, and knows {what} {its}, not {asked}. "
+                "Fine-tune it to these pictures first, then tune the result with --consistency."
+            )
 
 
 def _reshaped(network: nn.Module, base: ModelSpec, spec: ModelSpec, keep_rows: bool) -> tuple[nn.Module, list[str]]:

@@ -25,7 +25,7 @@ from diffsteer.diffusion.conditioning import drop_labels
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.networks import size_multiple
 from diffsteer.diffusion.seeds import generator_for
-from diffsteer.training import objective
+from diffsteer.training import consistency, objective
 from diffsteer.training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from diffsteer.training.muon import Muon, hidden_and_others
 from diffsteer.training.plan import Plan
@@ -45,7 +45,10 @@ class Stepped:
 
 @dataclass
 class Training:
-    """A network in training: its average, its optimizer, and how many optimizer steps are done."""
+    """A network in training: its average, its optimizer, and how many optimizer steps are done.
+
+    teacher: whose paths it learns to cut short, where it does not learn the pictures themselves.
+    """
 
     network: nn.Module
     spec: ModelSpec
@@ -54,6 +57,7 @@ class Training:
     plan: Plan
     accelerator: Accelerator
     compiled: bool = False
+    teacher: consistency.Teacher | None = None
     step: int = 0
     ema: nn.Module | None = field(init=False, default=None)
 
@@ -134,15 +138,19 @@ class Training:
             cond = self._labels(labels, draws.label[rows], device)
             last = index == len(micro) - 1
             with nullcontext() if last else accelerator.no_sync(self.engine), self._dropout(step, index):
-                loss = objective.losses(
-                    self.denoiser, x0, draws.eps[rows], draws.t[rows], cond, self.settings.min_snr, self.settings.resolved_velocity_loss
-                )
+                loss = self._losses(x0, draws.eps[rows], draws.t[rows], cond)
                 # Gradients are averaged over processes; the sum over pictures divided by the step's pictures is what one batch would give.
                 share = loss.sum() * (counts * accelerator.num_processes / total)
                 accelerator.backward(share)
             if counts:
                 record += objective.by_noise(self.spec.process, draws.t[rows], loss.detach())
         return record
+
+    def _losses(self, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+        if self.teacher is None:
+            return objective.losses(self.denoiser, x0, eps, t, cond, self.settings.min_snr, self.settings.resolved_velocity_loss)
+        apart = consistency.gap(self.step / self.plan.steps)
+        return consistency.losses(self.denoiser, self.teacher, x0, eps, t, cond, apart)
 
     def _draws(self, step: int, total: int) -> _Draws:
         """All the step's randomness, for the whole batch, whichever part of it this process takes."""
