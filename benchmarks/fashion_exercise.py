@@ -3,8 +3,8 @@
     python benchmarks/fashion_exercise.py ../shared/data/fashion900 --out FOLDER [--seeds 0]
 
 Each run is `diffsteer train DATA --recipe fashion-fast` with one setting changed, scored in training by one judge of DATA; `diffsteer
-compare` puts them into one table, with a figure of the scores over minutes. The last part asks of the recipe's own model how many of its
-pictures are copies. Writes benchmarks/results/fashion-exercise.md, .json and .png.
+compare` puts them into one table, with a figure of the scores over minutes. The last part is the scorecard of the recipe's own model, with
+its copies. Writes benchmarks/results/fashion-exercise.md, .json and .png, fashion-scorecard.md and fashion-drawn.png.
 """
 
 from __future__ import annotations
@@ -66,10 +66,14 @@ def main() -> None:
         f"# The exercise on Fashion-MNIST: {comparison['runs'][0]['training']['pictures']:,} pictures seen in a run\n\n"
         f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER`\n\n"
         f"Of {copies['count']:,} pictures by the recipe's model {copies['rate']:.1%} are copies of one of the {copies['train_count']:,} "
-        f"it learnt; real pictures, each left out in turn: {held['rate']:.1%}.\n{table}"
+        f"it learnt; real pictures, each left out in turn: {held['rate']:.1%}. [Its scorecard](fashion-scorecard.md), "
+        f"and what it draws:\n\n![sixty-four small pictures of clothes](fashion-drawn.png)\n{table}"
     )
     changes = {name: " ".join(changed) for name, changed in runs.items()}
     machine.write("fashion-exercise", {"runs": changes, "comparison": comparison, "copies": copies}, page)
+    card = (given.out / "recipe" / "scores" / "scores.md").read_text()
+    (machine.RESULTS / "fashion-scorecard.md").write_text(machine.without_places(card))
+    shutil.copyfile(given.out / "recipe" / "scores" / "00.png", machine.RESULTS / "fashion-drawn.png")
     shutil.copyfile(given.out / "comparison" / "compare.png", machine.RESULTS / "fashion-exercise.png")
     sys.stdout.write(page)
 

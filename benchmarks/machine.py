@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 import diffsteer
 
 RESULTS = Path(__file__).parent / "results"
+PLACE = re.compile(r"(?<![\w.:/])/(?:[\w.+-]+/)*([\w.+-]+)")  # an absolute path; no address, and no share such as 1/2
 
 
 def described() -> dict[str, Any]:
@@ -33,17 +35,17 @@ def described() -> dict[str, Any]:
 def write(name: str, values: dict[str, Any], page: str, folder: Path = RESULTS) -> None:
     """NAME.json, the machine first, and NAME.md, in benchmarks/results or another folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(_without_places({**described(), **values}), indent=1) + "\n", encoding="utf-8")
-    (folder / f"{name}.md").write_text(page.rstrip() + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(without_places({**described(), **values}), indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(without_places(page).rstrip() + "\n", encoding="utf-8")
 
 
-def _without_places(values: Any) -> Any:
-    """The same, with files and folders by their names alone: where they lay is nobody's affair."""
+def without_places(values: Any) -> Any:
+    """The same, with files and folders by their names alone, in sentences too: where they lay is nobody's affair."""
     if isinstance(values, dict):
-        return {key: _without_places(value) for key, value in values.items()}
+        return {key: without_places(value) for key, value in values.items()}
     if isinstance(values, list | tuple):
-        return [_without_places(value) for value in values]
-    return Path(values).name if isinstance(values, str) and Path(values).is_absolute() else values
+        return [without_places(value) for value in values]
+    return PLACE.sub(r"\1", values) if isinstance(values, str) else values
 
 
 def _processor() -> str:
