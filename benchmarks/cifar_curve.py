@@ -1,6 +1,6 @@
 """Quality against minutes: the recipe `cifar10-fast` at several lengths, each of which ends with a rate of 0.
 
-    python benchmarks/cifar_curve.py ../shared/data/cifar10 --out FOLDER [--steps 500,4000] [--judge FOLDER]
+    python benchmarks/cifar_curve.py ../shared/data/cifar10 --out FOLDER [--steps 500,3000] [--judge FOLDER]
 
 Each run is the whole command `diffsteer train DATA --recipe cifar10-fast --steps N`; the longest is looked at eight times on its way. One
 judge of DATA, trained first, scores 1,000 pictures of each. Nothing else should run meanwhile. Writes benchmarks/results/cifar-curve.json,
@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True, help="folder for the judge and the runs")
-    parser.add_argument("--steps", default="500,4000")
+    parser.add_argument("--steps", default="500,3000")
     parser.add_argument("--judge", type=Path, help="default: one is trained")
     given = parser.parse_args()
     judge = given.judge or given.out / "judge"
