@@ -584,3 +584,11 @@ def test_odd_sizes_are_trained_and_drawn_exactly(tmp_path: Path) -> None:
 def test_a_padded_model_is_not_offered_to_stock_pipelines(models: dict[str, Path], elsewhere: Elsewhere) -> None:
     assert "pipeline.py" in files(models["padded"]) and "pipeline.py" not in files(models["eps"])
     assert elsewhere.arrays["padded/np"].shape == (3, 10, 13, 1)
+
+
+def test_a_consistency_model_is_not_offered_to_stock_pipelines(models: dict[str, Path], tmp_path: Path) -> None:
+    """In their thousand steps it would be asked for the mean, which it does not answer."""
+    model = load_model(str(models["eps"]))
+    save_model(tmp_path / "few", model.network, replace(model.spec, consistency=True, solver="ddpm", steps=2))
+    assert read(tmp_path / "few" / "model_index.json")["_class_name"] == ["pipeline", "DiffsteerPipeline"]
+    assert load_model(str(tmp_path / "few")).spec.consistency

@@ -66,10 +66,11 @@ def save_model(folder: Path, network: nn.Module, spec: ModelSpec) -> None:
 
 def opens_with_stock(network: nn.Module, spec: ModelSpec) -> bool:
     """Whether diffusers' own DDPMPipeline draws this model: a plain unconditional `UNet2DModel` on a variance-preserving process,
-    for pictures that need no padding."""
+    for pictures that need no padding. A consistency model must not be drawn in the thousand steps of that pipeline."""
     import diffusers
 
     plain = isinstance(network, diffusers.UNet2DModel) and not spec.labelled and spec.feed_time and spec.pixel_range == "signed"
+    plain &= not spec.consistency
     multiple = networks.size_multiple(network)
     whole = spec.height % multiple == 0 and spec.width % multiple == 0
     return plain and whole and spec.process.variance_preserving and spec.prediction in ("eps", "v", "x0")
