@@ -74,7 +74,7 @@ def main() -> None:
         rows.append({"steps": steps, "minutes": minutes, "scores": scores})
         lines.append(line(minutes, steps, scores))
         sys.stderr.write(lines[-1] + "\n")
-    told(["compare", str(run), "--out", str(given.out / "comparison")])
+    told(["compare", *(str(given.out / f"steps-{steps}") for steps in lengths), "--out", str(given.out / "comparison")])
     told(["sample", str(run), "--per-label", "8", "--out", str(given.out / "drawn.png")])
     last = rows[-1]["scores"]
     looks = [json.loads(text) for text in (run / "scores.jsonl").read_text().splitlines()]
@@ -92,7 +92,7 @@ def main() -> None:
             "|---|---|---|---|---|",
             *lines,
             "",
-            "The longest run on its way:",
+            "The runs on their way:",
             "",
             "![scores over minutes](cifar-curve.png)",
             "",
