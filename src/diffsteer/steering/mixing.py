@@ -63,7 +63,7 @@ def label_guided(
     def guided_denoiser(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         if cond is None:
             raise ValueError("label guidance needs labels")
-        levels = torch.tensor(interval[0]) if process is None else noise_levels(process, torch.as_tensor(t))
+        levels = torch.tensor(interval[0]) if process is None else levels_at(process, torch.as_tensor(t))
         inside = (levels >= interval[0]) & (levels <= interval[1])
         if not inside.any():
             return denoiser(x_t, t, cond)
@@ -116,7 +116,7 @@ def thresholded(denoiser: DenoiserLike, share: float) -> DenoiserLike:
     return thresholded_denoiser
 
 
-def noise_levels(process: Process, t: Tensor) -> Tensor:
+def levels_at(process: Process, t: Tensor) -> Tensor:
     """sigma / sqrt(alpha^2 + sigma^2) at times of the process, shaped like them, float64: 0 clean, 1 noise."""
     alpha, sigma = process.alpha_sigma(t.double())
     return sigma / torch.hypot(alpha, sigma)
@@ -124,4 +124,4 @@ def noise_levels(process: Process, t: Tensor) -> Tensor:
 
 def noise_level(process: Process, t: Tensor | float) -> float:
     """That of one time, or of the first of several that are the same."""
-    return float(noise_levels(process, torch.as_tensor(t).flatten()[:1]))
+    return float(levels_at(process, torch.as_tensor(t).flatten()[:1]))
