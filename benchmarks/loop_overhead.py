@@ -109,7 +109,7 @@ def ready(of: Training, step: int) -> Ready:
         t=draws.t,
         labels=of._labels(labels, draws.label, device),
         target=of.denoiser.target(x0, draws.eps, draws.t),
-        weights=weights(process, of.spec.prediction, draws.t, settings.min_snr, settings.velocity_loss),
+        weights=weights(process, of.spec.prediction, draws.t, settings.min_snr, settings.resolved_velocity_loss),
     )
 
 

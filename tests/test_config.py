@@ -187,7 +187,7 @@ def test_a_bad_recipe_is_a_mistake(tmp_path: Path, text: bytes, says: str) -> No
 def test_a_misspelt_recipe_is_told_its_neighbour() -> None:
     with pytest.raises(Mistake, match="did you mean seed-basic"):
         recipebook.recipe_text("seed-basik")
-    with pytest.raises(Mistake, match=r"there are digits, .* and any \.yaml file"):
+    with pytest.raises(Mistake, match=r"there are cifar10-fast, digits, .* and any \.yaml file"):
         recipebook.recipe_text("qqq")
     with pytest.raises(Mistake, match="no recipe file"):
         recipebook.recipe_text("nowhere.yaml")
