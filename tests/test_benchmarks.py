@@ -15,7 +15,7 @@ from diffusers import DDPMScheduler
 
 from diffsteer.data.images import load_pictures
 from diffsteer.sampling.solvers import time_grid
-from diffsteer.steering.mixing import noise_level
+from diffsteer.steering.mixing import levels_at
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import loop_overhead
@@ -70,7 +70,7 @@ def test_evaluations_count_both_halves_of_a_guided_step() -> None:
     denoiser = sampling_speed.fast("cpu", "fp32")
     spec = denoiser.spec
     low, high = spec.guidance_interval
-    levels = [noise_level(spec.process, t) for t in time_grid(spec.process, spec.solver, spec.steps, spec.spacing)]
+    levels = levels_at(spec.process, time_grid(spec.process, spec.solver, spec.steps, spec.spacing)).tolist()
     guided = sum(low <= level <= high for level in levels) if spec.guidance_scale != 1 else 0
     assert sampling_speed.evaluations(denoiser) == len(levels) + guided
     assert guided > 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from diffsteer.diffusion.process import PROCESSES, Process
 from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.folder import load_model
-from diffsteer.steering.mixing import DenoiserLike, Mixing, autoguided, clipped, label_guided, mixed, noise_level, thresholded
+from diffsteer.steering.mixing import DenoiserLike, Mixing, autoguided, clipped, label_guided, levels_at, mixed, thresholded
 
 NULL = 3
 FLOW = Process("flow")  # the noise level of t is sigma / sqrt(alpha^2 + sigma^2), sigma = t / 1000
@@ -48,7 +48,7 @@ def test_outside_its_interval_nothing_is_doubled_and_nothing_mixed(t: float, ins
     """0.3 to 0.9: on flow's way t = 239 to 674."""
     model, x, cond = Watched(), noise(), torch.tensor([1, 2])
     guided = label_guided(model, 4.0, NULL, process=FLOW, interval=(0.3, 0.9))
-    assert (0.3 <= noise_level(FLOW, t) <= 0.9) == inside
+    assert bool(0.3 <= levels_at(FLOW, torch.tensor(t)) <= 0.9) == inside
     found = guided(x, torch.tensor(t), cond)
     assert len(model.asked) == 1 and len(model.asked[0][0]) == (4 if inside else 2)
     assert torch.equal(found, Watched()(x, torch.tensor(t), cond)) == (not inside)

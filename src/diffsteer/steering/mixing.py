@@ -53,7 +53,8 @@ def label_guided(
 ) -> DenoiserLike:
     """Classifier-free guidance (Ho & Salimans 2022): `uncond + scale * (cond - uncond)` in x0, as one doubled batch; 1 is off.
 
-    A picture outside the interval of noise levels (Kynkaanniemi et al. 2024) is not mixed; where all are, the batch is not doubled.
+    A picture outside the interval of noise levels (Kynkaanniemi et al. 2024) is not mixed; at one time for all, the batch is doubled only
+    inside it.
     rescale: Lin et al. 2024, eq. 15 and 16, against over-saturation. The model must have been trained with label dropout, so that it knows
     the class `null_id`.
     """
@@ -65,7 +66,7 @@ def label_guided(
             raise ValueError("label guidance needs labels")
         levels = torch.tensor(interval[0]) if process is None else levels_at(process, torch.as_tensor(t))
         inside = (levels >= interval[0]) & (levels <= interval[1])
-        if not inside.any():
+        if inside.ndim == 0 and not inside:
             return denoiser(x_t, t, cond)
         times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
         labels = torch.cat([torch.full_like(cond, null_id), cond])
@@ -74,7 +75,8 @@ def label_guided(
         if rescale:
             contrast = [x.flatten(1).std(1)[:, None, None, None] for x in (conditional, guided)]
             guided = rescale * guided * contrast[0] / contrast[1].clamp_min(1e-6) + (1 - rescale) * guided
-        return guided if inside.all() else torch.where(inside.to(x_t.device)[:, None, None, None], guided, conditional)
+        # A picture's own time may lie on a GPU: asking there whether all are inside would wait for it, once a training step.
+        return guided if inside.ndim == 0 else torch.where(inside.to(x_t.device)[:, None, None, None], guided, conditional)
 
     return guided_denoiser
 
@@ -120,8 +122,3 @@ def levels_at(process: Process, t: Tensor) -> Tensor:
     """sigma / sqrt(alpha^2 + sigma^2) at times of the process, shaped like them, float64: 0 clean, 1 noise."""
     alpha, sigma = process.alpha_sigma(t.double())
     return sigma / torch.hypot(alpha, sigma)
-
-
-def noise_level(process: Process, t: Tensor | float) -> float:
-    """That of one time, or of the first of several that are the same."""
-    return float(levels_at(process, torch.as_tensor(t).flatten()[:1]))
