@@ -363,7 +363,18 @@ def test_a_model_of_few_steps_says_so(trained: Path, tmp_path: Path) -> None:
     assert any(left.startswith("the solver: the model was not trained to be drawn by others") for left in told.left_out)
     assert not any("more steps" in finding.wrong for finding in told.findings)
     finetune(tmp_path / "few", tmp_path / "again", steps=1)  # taught pictures again, it answers their mean again
-    assert not load_model(str(tmp_path / "again")).spec.consistency
+    again = load_model(str(tmp_path / "again")).spec
+    assert (again.consistency, again.solver, again.steps) == (False, "dpm++2m", 20)
+    with pytest.raises(Mistake, match="was tuned so before"):
+        finetune(tmp_path / "few", tmp_path / "twice", steps=1, consistency=True)
+
+
+def test_a_spacing_for_the_bases_solver_is_not_one_for_few_steps(trained: Path, tmp_path: Path) -> None:
+    finetune(trained, tmp_path / "base", steps=1, solver="ddim", spacing="karras")
+    finetune(tmp_path / "base", tmp_path / "tuned", steps=1)
+    finetune(tmp_path / "base", tmp_path / "few", steps=1, consistency=True)
+    told = [(spec.solver, spec.spacing) for spec in (load_model(str(tmp_path / name)).spec for name in ("tuned", "few"))]
+    assert told == [("ddim", "karras"), ("ddpm", None)]
 
 
 def test_its_loss_is_small_where_that_of_pictures_is_not(trained: Path, tmp_path: Path) -> None:

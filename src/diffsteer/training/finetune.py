@@ -27,15 +27,18 @@ RATE, RATES = 5e-4, {"lora": 1e-2}  # what is learnt and which optimizer does it
 # (docs/what-was-tried.md).
 APART = 3.0
 LABEL_DROPOUT = 0.1  # where the base has a null class
-# Of a network that answers at once: every time counts alike, its teacher's guidance is in it, and ddpm begins each step with fresh noise.
+# Of a network that answers with the end of the path: every time counts alike, its teacher's guidance is in it, and ddpm begins each step with fresh noise.
 CONSISTENT: dict[str, Any] = {
     "times": "uniform",
     "label_dropout": 0.0,
     "solver": "ddpm",
     "sample_steps": 2,
+    "spacing": None,
     "guidance_scale": 1.0,
     "guidance_interval": (0.0, 1.0),
 }
+# Of one that did, and learns pictures' mean again, which is drawn from in steps.
+MEAN_AGAIN: dict[str, Any] = {"solver": ModelSpec.solver, "sample_steps": ModelSpec.steps, "spacing": None}
 CHANNELS = {1: "grey", 3: "colour"}
 
 
@@ -76,6 +79,8 @@ def settled(settings: FinetuneSettings, network: nn.Module, base: ModelSpec, wei
     }
     if settings.consistency:
         wishes |= CONSISTENT
+    elif base.consistency:
+        wishes |= MEAN_AGAIN
     given = settings.model_dump()
     unsaid = {name: value for name, value in wishes.items() if given[name] is None}
     whole: FinetuneSettings = validated(FinetuneSettings, {**given, **unsaid, **facts}, "the settings")
@@ -183,7 +188,12 @@ def _check_size(network: nn.Module, spec: ModelSpec, settings: FinetuneSettings)
 
 
 def _check_taught(base: ModelSpec, spec: ModelSpec, settings: FinetuneSettings) -> None:
-    """The base is the teacher: it must know such pictures and labels. Raises Mistake."""
+    """The base is the teacher: it must know such pictures and labels, and a path to them. Raises Mistake."""
+    if base.consistency:
+        raise Mistake(
+            f"--consistency: {settings.model} was tuned so before, and leads to its pictures by no path that could be taught. "
+            "Tune the model that it was made from."
+        )
     same = {
         "pictures of": (f"{base.height}x{base.width}", f"{spec.height}x{spec.width}"),
         "channels": (base.channels, spec.channels),
