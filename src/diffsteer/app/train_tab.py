@@ -65,6 +65,7 @@ def train_tab(shared: Shared, say: Say) -> None:
     looked = gr.State("")
     _tie_looking(shared, say, controls, look, sheet, facts, start, looked)
     _tie_running(shared, say, controls, facts, start, looked, run)
+    _tie_showing(shared, say, run)
 
 
 # ---- layout ----------------------------------------------------------------------------------------------------------
@@ -250,16 +251,6 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], facts: Any,
             return status(told(error, say), wrong=True)
         return status(say("train.stopping"))
 
-    def look_back(name: Any, place: Any) -> Any:
-        try:
-            previews = runs.card(name).previews
-        except Said:
-            return gr.skip()
-        if not isinstance(place, int | float) or not 0 <= place < len(previews):
-            return gr.skip()
-        step, picture = previews[int(place)]
-        return gr.update(value=runs.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"))
-
     async def attach(request: gr.Request) -> AsyncIterator[Update]:
         """The run that goes on, or the newest one."""
         names = runs.names()
@@ -271,6 +262,28 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], facts: Any,
         async for update in follow(name, request):
             yield update
 
+    start.click(begin, [looked, *controls.values()], [facts, *outputs], **LONG)
+    run.chosen.input(follow, run.chosen, outputs, **LONG)
+    run.chosen.focus(lambda: gr.update(choices=runs.names()), None, run.chosen, **LIGHT)
+    run.resume.click(go_on, run.chosen, outputs, **LONG)
+    run.stop.click(stop, run.chosen, run.status, **LIGHT)
+    gr.context.Context.root_block.load(attach, None, outputs, **LONG)
+
+
+def _tie_showing(shared: Shared, say: Say, run: _Run) -> None:
+    """What a run has made: its previews, one by one, and its model, opened in the tab Draw."""
+    runs = shared.trainer.runs
+
+    def look_back(name: Any, place: Any) -> Any:
+        try:
+            previews = runs.card(name).previews
+        except Said:
+            return gr.skip()
+        if not isinstance(place, int | float) or not 0 <= place < len(previews):
+            return gr.skip()
+        step, picture = previews[int(place)]
+        return gr.update(value=runs.copied(picture, shared.looks), label=say("train.preview_at", step=f"{step:,}"))
+
     async def draw_with(name: Any) -> AsyncIterator[Update]:
         yield {run.status: status(say("train.opening")), run.open: gr.update(interactive=False)}
         try:
@@ -280,14 +293,8 @@ def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], facts: Any,
             return
         yield {run.status: f'<div id="reopening">{status(say("train.reloading"))}</div>'}
 
-    start.click(begin, [looked, *controls.values()], [facts, *outputs], **LONG)
-    run.chosen.input(follow, run.chosen, outputs, **LONG)
-    run.chosen.focus(lambda: gr.update(choices=runs.names()), None, run.chosen, **LIGHT)
-    run.resume.click(go_on, run.chosen, outputs, **LONG)
-    run.stop.click(stop, run.chosen, run.status, **LIGHT)
     run.back.input(look_back, [run.chosen, run.back], run.preview, **LIGHT)
     run.open.click(draw_with, run.chosen, [run.status, run.open], **LONG).then(None, None, None, js="() => window.reopened()")
-    gr.context.Context.root_block.load(attach, None, outputs, **LONG)
 
 
 async def looks(shared: Shared, say: Say, run: _Run, name: Any) -> AsyncIterator[Update]:
