@@ -12,37 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import commands
 import machine
 
-TOOL = [sys.executable, "-m", "diffsteer.cli"]
-LOOKS, LOOK_COUNT, COUNT = 8, 500, 1000
-
-
-def told(words: list[str]) -> str:
-    return subprocess.run([*TOOL, *words], check=True, capture_output=True, text=True).stdout
-
-
-def trained(data: str, run: Path, steps: int, looks: list[str]) -> float:
-    """Seconds from start to exit; a run that is there keeps those it took."""
-    taken = run.with_suffix(".seconds")
-    if not taken.is_file():
-        start = time.perf_counter()
-        told(["train", data, "--recipe", "cifar10-fast", "--steps", str(steps), *looks, "--out", str(run)])
-        taken.write_text(str(time.perf_counter() - start))
-    return float(taken.read_text())
-
-
-def scored(data: str, run: Path, judge: Path) -> dict[str, Any]:
-    words = ["evaluate", str(run), data, "--judge", str(judge), "--count", str(COUNT), "--out", str(run / "scores")]
-    told(words)
-    found = json.loads((run / "scores" / "scores.json").read_text())
-    return {**found["rows"][0], "copies": found["copies"]}
+LOOKS, LOOK_COUNT = 8, 500
 
 
 def line(minutes: float, steps: int, scores: dict[str, Any]) -> str:
@@ -60,22 +37,22 @@ def main() -> None:
     parser.add_argument("--steps", default="500,3000")
     parser.add_argument("--judge", type=Path, help="default: one is trained")
     given = parser.parse_args()
-    judge = given.judge or given.out / "judge"
-    if not judge.is_dir():
-        told(["judge", given.data, "--architecture", "patches", "--seed", "1", "--out", str(judge)])
+    judge = commands.judge(given.data, given.judge or given.out / "judge")
     lengths = sorted(map(int, given.steps.split(",")))
-    rows, lines = [], []
+    rows: list[dict[str, Any]] = []
+    lines = []
     for steps in lengths:
         longest = steps == lengths[-1]
         often = ["--score-every", str(steps // LOOKS), "--score-count", str(LOOK_COUNT), "--judge", str(judge)]
         run = given.out / f"steps-{steps}"
-        minutes = trained(given.data, run, steps, often if longest else []) / 60
-        scores = scored(given.data, run, judge)
+        words = ["train", given.data, "--recipe", "cifar10-fast", "--steps", str(steps), *(often if longest else []), "--out", str(run)]
+        minutes = commands.seconds(run.with_suffix(".seconds"), *words) / 60
+        scores = commands.scores(run, given.data, judge)
         rows.append({"steps": steps, "minutes": minutes, "scores": scores})
         lines.append(line(minutes, steps, scores))
         sys.stderr.write(lines[-1] + "\n")
-    told(["compare", *(str(given.out / f"steps-{steps}") for steps in lengths), "--out", str(given.out / "comparison")])
-    told(["sample", str(run), "--per-label", "8", "--out", str(given.out / "drawn.png")])
+    commands.told("compare", *(str(given.out / f"steps-{steps}") for steps in lengths), "--out", str(given.out / "comparison"))
+    commands.told("sample", str(run), "--per-label", "8", "--out", str(given.out / "drawn.png"))
     last = rows[-1]["scores"]
     looks = [json.loads(text) for text in (run / "scores.jsonl").read_text().splitlines()]
     page = "\n".join(
@@ -84,9 +61,9 @@ def main() -> None:
             "",
             f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER`",
             "",
-            f"{COUNT:,} pictures of each run, seed 0. The judge reads {last['accuracy']['floor']:.1%} of real pictures right; the Frechet "
-            f"distance of real pictures from real ones at that count is {last['frechet']['floor']:.3g}, in the judge's features. Of the "
-            f"longest run's minutes {LOOKS} looks at {LOOK_COUNT} pictures are a part.",
+            f"{commands.COUNT:,} pictures of each run, seed 0. The judge reads {last['accuracy']['floor']:.1%} of real pictures right; "
+            f"the Frechet distance of real pictures from real ones at that count is {last['frechet']['floor']:.3g}, in the judge's "
+            f"features. Of the longest run's minutes {LOOKS} looks at {LOOK_COUNT} pictures are a part.",
             "",
             "| minutes, start to exit | steps | labels right | Frechet distance | copies |",
             "|---|---|---|---|---|",

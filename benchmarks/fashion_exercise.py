@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import machine
 
-TOOL = [sys.executable, "-m", "diffsteer.cli"]
 # What is changed, by the run's name. Batches of another size see as many pictures.
 RUNS: dict[str, list[str]] = {
     "recipe": [],
@@ -31,10 +30,6 @@ RUNS: dict[str, list[str]] = {
 }
 
 
-def told(words: list[str]) -> str:
-    return subprocess.run([*TOOL, *words], check=True, capture_output=True, text=True).stdout
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
@@ -42,20 +37,19 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="the recipe's own run is made with each, the others with the first")
     parser.add_argument("--count", default="500", help="pictures a look")
     given = parser.parse_args()
-    judge, first, *others = given.out / "judge", *given.seeds.split(",")
-    if not judge.is_dir():
-        told(["judge", given.data, "--architecture", "patches", "--seed", "1", "--out", str(judge)])
+    judge = commands.judge(given.data, given.out / "judge")
+    first, *others = given.seeds.split(",")
     runs = {**RUNS, **{f"seed-{seed}": ["--seed", seed] for seed in others}}
     for name, changed in runs.items():
         steps = int(changed[changed.index("--steps") + 1]) if "--steps" in changed else 500
         looks = ["--score-every", str(steps // 2), "--score-count", given.count, "--judge", str(judge)]
         seed = [] if "--seed" in changed else ["--seed", first]
-        told(["train", given.data, "--recipe", "fashion-fast", *seed, *changed, *looks, "--out", str(given.out / name)])
+        commands.told("train", given.data, "--recipe", "fashion-fast", *seed, *changed, *looks, "--out", str(given.out / name))
         sys.stderr.write(f"{name} done\n")
     places = [str(given.out / name) for name in runs]
-    told(["compare", *places, "--out", str(given.out / "comparison")])
+    commands.told("compare", *places, "--out", str(given.out / "comparison"))
     words = ["evaluate", places[0], given.data, "--judge", str(judge), "--count", "500", "--out", str(given.out / "recipe" / "scores")]
-    told(words)
+    commands.told(*words)
     copies = json.loads((given.out / "recipe" / "scores" / "scores.json").read_text())["copies"]
     comparison = json.loads((given.out / "comparison" / "compare.json").read_text())
     table = (

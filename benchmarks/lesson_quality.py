@@ -11,13 +11,13 @@ judge; it draws as many, and then `--many`. Writes benchmarks/results/lesson-qua
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+import commands
 import machine
 from diffsteer.data import pixels
 from diffsteer.data.batch import Pictures
@@ -74,7 +74,7 @@ def main() -> None:
     given = parser.parse_args()
     lesson, ours = given.out / "lesson", given.out / "seed-0"
     words = ["train", given.data, "--recipe", "seed-class-conditional", "--figures", "none", "--preview-every", "469", "--out", str(lesson)]
-    subprocess.run([sys.executable, "-m", "diffsteer.cli", *words], check=True, stdout=subprocess.DEVNULL)
+    commands.told(*words)
     data, judge = load_pictures(given.data, need_labels=True), load_judge(given.out / "judge")
     steps = train_settings("mnist-fast", {}).sample_steps
     kinds = [("the lesson's, 10 epochs, 1,000 ancestral steps", lesson, given.count, None), ("`mnist-fast`", ours, given.count, steps)]
@@ -101,7 +101,7 @@ def main() -> None:
             "![eighty digits of the lesson's model, and eighty of ours](lesson-quality.png)",
         ]
     )
-    titles = ["the lesson: ten epochs, 1,000 steps", "mnist-fast: 700 steps, 8 evaluations"]
+    titles = ["the lesson: ten epochs, 1,000 steps", f"mnist-fast: {steps} steps"]
     pixels.write_png(pixels.side_by_side(sheets[:2], titles), machine.RESULTS / "lesson-quality.png")
     machine.write("lesson-quality", {"runs": rows}, page)
     sys.stdout.write(page + "\n")

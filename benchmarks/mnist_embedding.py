@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import commands
 from diffsteer.data.images import load_pictures
 
 TRAINING = (
@@ -65,10 +65,6 @@ def read(net: nn.Module, pictures: Tensor) -> Tensor:
     return torch.cat([net(part / 255).argmax(1) for part in pictures.split(1000)])
 
 
-def diffsteer(*words: str) -> None:
-    subprocess.run([sys.executable, "-m", "diffsteer.cli", *words], check=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="mnist")
@@ -84,9 +80,9 @@ def main() -> None:
     for name, flags in VARIANTS.items():
         run = given.runs / name.replace(" ", "-")
         options = ["--steps", given.steps, "--batch-size", given.batch_size, "--seed", given.seed, "--figures", "data", *flags]
-        diffsteer("train", given.data, *TRAINING, "--out", str(run), *options)
+        commands.told("train", given.data, *TRAINING, "--out", str(run), *options)
         drawn = run / "drawn.npz"
-        diffsteer("sample", str(run), "--labels", "all", "--per-label", "100", "--steps", "10", "--out", str(drawn), "--overwrite")
+        commands.told("sample", str(run), "--labels", "all", "--per-label", "100", "--steps", "10", "--out", str(drawn), "--overwrite")
         arrays = np.load(drawn)
         seen = read(net, torch.from_numpy(arrays["arr_0"]).permute(0, 3, 1, 2))
         labels = torch.from_numpy(arrays["arr_1"])

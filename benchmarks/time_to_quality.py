@@ -13,25 +13,21 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import nn
 from torch.nn import functional as F
 
+import commands
 import machine
 from diffsteer.data.images import load_pictures
 from diffsteer.recipebook import train_settings
 
 LESSON_STEPS = 4_690  # ten epochs of 469
-TOOL = [sys.executable, "-m", "diffsteer.cli"]
 
 
 class LessonNet(nn.Module):
@@ -55,7 +51,9 @@ def lesson_seconds(data: str, steps: int) -> list[float]:
     """Seconds of each of so many steps of the lesson's loop, batch 128, Adam at 1e-3, after five to warm up."""
     torch.manual_seed(0)
     pictures = load_pictures(data, need_labels=True)
-    everything = torch.utils.data.TensorDataset(pictures.pixels.float() / 255, pictures.labels)
+    whole = pictures.at(range(pictures.count))
+    assert whole.labels is not None
+    everything = torch.utils.data.TensorDataset(whole.pixels.float() / 255, whole.labels)
     loader = torch.utils.data.DataLoader(everything, batch_size=128, shuffle=True)
     scheduler = DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
     net = LessonNet()
@@ -79,50 +77,28 @@ def lesson_seconds(data: str, steps: int) -> list[float]:
     return told
 
 
-def once(file: Path, measure: Callable[[], Any]) -> Any:
-    """What was measured, kept in a file: it is not measured twice."""
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(measure()))
-    return json.loads(file.read_text())
-
-
-def timed(words: list[str]) -> float:
-    """Seconds of a diffsteer command, start to exit."""
-    start = time.perf_counter()
-    subprocess.run([*TOOL, *words], check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
-
-
-def scored(run: Path, data: str, judge: Path, count: int) -> dict[str, Any]:
-    """The scores of a run's pictures, as `diffsteer evaluate` tells them."""
-    steps = str(train_settings("mnist-fast", {}).sample_steps)
-    words = ["evaluate", str(run), data, "--judge", str(judge), "--count", str(count), "--steps", steps, "--json"]
-    told = subprocess.run([*TOOL, *words], check=True, capture_output=True, text=True).stdout
-    return json.loads(told)["rows"][0]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True, help="folder for the judge and the runs")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--steps", type=int, default=200, help="steps of the lesson's loop that are timed")
-    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--count", type=int, default=commands.COUNT)
     parser.add_argument("--set", nargs="*", default=[], help="settings beside the recipe, NAME=VALUE")
     given = parser.parse_args()
-    lesson = once(given.out / "lesson.json", lambda: lesson_seconds(given.data, given.steps))
+    kept = given.out / "lesson.json"
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(lesson_seconds(given.data, given.steps)))
+    lesson = json.loads(kept.read_text())
     whole = statistics.mean(lesson) * LESSON_STEPS
-    judge = given.out / "judge"
-    if not judge.is_dir():
-        timed(["judge", given.data, "--architecture", "patches", "--seed", "1", "--out", str(judge)])
-    extra = [word for one in given.set for word in (f"--{one.split('=')[0]}", one.split("=")[1])]
+    judge, drawn_in = commands.judge(given.data, given.out / "judge"), train_settings("mnist-fast", {}).sample_steps
     rows = []
     for seed in given.seeds.split(","):
         run = given.out / f"seed-{seed}"
-        words = ["train", given.data, "--recipe", "mnist-fast", "--seed", seed, *extra, "--out", str(run)]
-        seconds = once(given.out / f"seconds-{seed}.json", partial(timed, words))
-        scores = scored(run, given.data, judge, given.count)
+        words = ["train", given.data, "--recipe", "mnist-fast", "--seed", seed, *commands.words_of(given.set), "--out", str(run)]
+        seconds = commands.seconds(given.out / f"seconds-{seed}.json", *words)
+        scores = commands.scores(run, given.data, judge, drawn_in, given.count)
         rows.append({"seed": int(seed), "seconds": seconds, "ratio": whole / seconds, "scores": scores})
         sys.stderr.write(f"seed {seed}: {seconds:.0f} s, accuracy {scores['accuracy']['value']:.3f}\n")
     page = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from itertools import count, islice
@@ -18,6 +19,7 @@ from diffsteer.sampling.solvers import time_grid
 from diffsteer.steering.mixing import levels_at
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+import commands
 import loop_overhead
 import peers
 import sampling_speed
@@ -171,3 +173,14 @@ def test_what_other_benchmarks_leave_becomes_lines() -> None:
     matrix = {"ours": {"passed": 4, "cells": 4}, "diffusers": {"passed": 2, "cells": 4}}
     assert suite.lines_of(matrix)[0]["median"] == 2.0
     assert suite.lines_of({"runs": [{"ratio": 100.0}, {"ratio": 140.0}]})[0]["most"] == 140.0
+
+
+# ---- commands --------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_is_timed_once(tmp_path: Path) -> None:
+    first = commands.seconds(tmp_path / "kept", "--version")
+    assert first > 0 and commands.seconds(tmp_path / "kept", "no such command") == first
+    with pytest.raises(subprocess.CalledProcessError):
+        commands.seconds(tmp_path / "failed", "no such command")
+    assert not (tmp_path / "failed").exists()

@@ -27,7 +27,8 @@ RATE, RATES = 5e-4, {"lora": 1e-2}  # what is learnt and which optimizer does it
 # (docs/what-was-tried.md).
 APART = 3.0
 LABEL_DROPOUT = 0.1  # where the base has a null class
-# Of a network that answers with the end of the path: every time counts alike, its teacher's guidance is in it, and ddpm begins each step with fresh noise.
+# Of a network that answers with the path's end: every time counts alike, its teacher's guidance is in it, and ddpm begins each step with
+# fresh noise.
 CONSISTENT: dict[str, Any] = {
     "times": "uniform",
     "label_dropout": 0.0,
