@@ -1,11 +1,12 @@
-"""Pictures a second: the lesson's 1,000 ancestral steps against the recipe `mnist-fast`, at 28x28.
+"""Pictures a second: the lesson's 1,000 ancestral steps against the recipes `mnist-fast` and `finetune-few`, at 28x28.
 
     python benchmarks/sampling_speed.py [--device auto] [--rounds 4] [--lesson-steps 10] [--out FOLDER]
 
 The lesson's side is its own sampling loop in plain torch and diffusers (written by us): its class-conditioned network, 80 pictures, so
 many of the 1,000 steps a round, times 1,000 over that many. Ours is `draw` as the recipe says (solver, steps, label guidance), from
 seeds to uint8 pictures, at several batch sizes in float32, and in bf16, which changes pictures a little. Networks are untrained: the time
-is the same, and how good the pictures are is measured elsewhere. Both sides take turns, and a ratio is of one round.
+is the same, and how good the pictures are is measured elsewhere (`time_to_quality.py`, `few_steps.py`). Both sides take turns, and a ratio
+is of one round.
 
 Label guidance asks the network about every picture twice. So evaluations are counted where they happen, at the network: picture by picture.
 """
@@ -24,13 +25,15 @@ from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 import machine
+from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.device import find_device
-from diffsteer.diffusion.denoiser import Denoiser
+from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.networks import size_multiple
-from diffsteer.recipebook import train_settings
+from diffsteer.recipebook import finetune_settings, train_settings
 from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.training.build import build_model
+from diffsteer.training.finetune import adapted, settled
 from time_to_quality import LessonNet
 from timing import Spread, by_turns, line, ratios, table
 
@@ -50,10 +53,25 @@ def lesson(device: str, pictures: int = LESSON_PICTURES) -> Iterator[Tensor]:
         yield x
 
 
-def fast(device: str, precision: str) -> Denoiser:
+def fast(device: str, precision: str = "fp32") -> Denoiser:
     """The untrained network of `mnist-fast`, as a loaded model would be."""
     settings = train_settings("mnist-fast", {"data": "digits"})
-    network, spec = build_model(settings, load_pictures("digits", size=(28, 28), need_labels=True))
+    return _denoiser(*build_model(settings, _digits()), device, precision)
+
+
+def few(device: str) -> Denoiser:
+    """The same, made ready by `finetune-few`."""
+    base = fast(device)
+    asked = finetune_settings("finetune-few", {"model": "mnist-fast", "data": "digits"})
+    made = adapted(base.network, base.spec, _digits(), settled(asked, base.network, base.spec, weights=""))
+    return _denoiser(made.network, made.spec, device, "fp32")
+
+
+def _digits() -> Pictures:
+    return load_pictures("digits", size=(28, 28), need_labels=True)
+
+
+def _denoiser(network: nn.Module, spec: ModelSpec, device: str, precision: str) -> Denoiser:
     return Denoiser(network.to(device).eval().requires_grad_(False), spec, size_multiple(network), precision)
 
 
@@ -79,25 +97,27 @@ def evaluations(denoiser: Denoiser) -> int:
 
 def measured(device: str, rounds: int, lesson_steps: int, batches: Sequence[int] = BATCHES) -> dict[str, Any]:
     """Ratios of our pictures a second to the lesson's, a line a way; speeds, for the record; and how ours are drawn."""
-    ways = [("float32", "fp32", batch) for batch in batches] + [("bf16", "bf16", batches[-1])]
-    denoisers = {precision: fast(device, precision) for precision in ("fp32", "bf16")}
-    names = [f"{word}, {batch} at a time" for word, _, batch in ways]
-    loops = {name: drawings(denoisers[precision], batch, device) for name, (_, precision, batch) in zip(names, ways, strict=True)}
-    told = by_turns({"lesson": lesson(device), **loops}, rounds, {"lesson": lesson_steps, **dict.fromkeys(names, 1)})
+    models = {"`mnist-fast`": fast(device), "`mnist-fast`, bf16": fast(device, "bf16"), "`finetune-few`": few(device)}
+    asked = {model: evaluations(denoiser) for model, denoiser in models.items()}
+    sizes = {
+        f"{model}, {asked[model]} evaluations, {batch} at a time": (denoiser, batch)
+        for model, denoiser in models.items()
+        for batch in (batches if denoiser.precision == "fp32" else batches[-1:])
+    }
+    loops = {name: drawings(denoiser, batch, device) for name, (denoiser, batch) in sizes.items()}
+    told = by_turns({"lesson": lesson(device), **loops}, rounds, {"lesson": lesson_steps, **dict.fromkeys(loops, 1)})
     theirs = [seconds * LESSON_STEPS / LESSON_PICTURES for seconds in told["lesson"]]  # of a picture
-    mine = {name: [seconds / batch for seconds in told[name]] for name, (_, _, batch) in zip(names, ways, strict=True)}
-    how, asked = How().resolved(denoisers["fp32"].spec), evaluations(denoisers["fp32"])
-    drawn = f"{how.steps} steps, {asked} evaluations, {device}"
+    mine = {name: [seconds / batch for seconds in told[name]] for name, (_, batch) in sizes.items()}
     return {
         "ratios": [
-            line(f"sampling: our pictures a second over the lesson's; {drawn}, {name}", ratios(theirs, seconds), "at least 1,000")
+            line(f"sampling: our pictures a second over the lesson's; {name}, {device}", ratios(theirs, seconds), "at least 1,000")
             for name, seconds in mine.items()
         ],
         "pictures_a_second": {
             name: Spread.of([1 / one for one in seconds]).as_dict() for name, seconds in {"lesson": theirs, **mine}.items()
         },
         "lesson_steps_timed": rounds * lesson_steps,
-        "how": how.as_dict(),
+        "how": {model: How().resolved(denoiser.spec).as_dict() for model, denoiser in models.items()},
         "evaluations": asked,
     }
 

@@ -69,17 +69,18 @@ def test_the_plain_loop_learns_from_every_picture_once_an_epoch() -> None:
 
 
 def test_evaluations_count_both_halves_of_a_guided_step() -> None:
-    denoiser = sampling_speed.fast("cpu", "fp32")
+    denoiser = sampling_speed.fast("cpu")
     spec = denoiser.spec
     low, high = spec.guidance_interval
     levels = levels_at(spec.process, time_grid(spec.process, spec.solver, spec.steps, spec.spacing)).tolist()
     guided = sum(low <= level <= high for level in levels) if spec.guidance_scale != 1 else 0
     assert sampling_speed.evaluations(denoiser) == len(levels) + guided
     assert guided > 0
+    assert sampling_speed.evaluations(sampling_speed.few("cpu")) == 2
 
 
 def test_each_drawing_is_of_new_seeds() -> None:
-    denoiser = sampling_speed.fast("cpu", "fp32")
+    denoiser = sampling_speed.fast("cpu")
     first, second = islice(sampling_speed.drawings(denoiser, 2, "cpu"), 2)
     assert [job.seed for job in first.jobs + second.jobs] == [0, 1, 2, 3]
 
