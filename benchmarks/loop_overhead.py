@@ -222,7 +222,8 @@ def main() -> None:
     words = f"ours {'compiled' if gpu else 'eager'}, {device}"
     aim = "at least 3" if gpu else "(at least 3 on a GPU)"
     lines.append(line(f"training: pictures a second of our loop over a plain one, {words}", against_plain(*measure, gpu), aim))
-    page = ["# The training loop's own time", "", f"`python benchmarks/{Path(__file__).name}`", "", *table(lines)]
+    flags = f"{'--compiled ' if given.compiled else ''}--rounds {given.rounds}"
+    page = ["# The training loop's own time", "", f"`python benchmarks/{Path(__file__).name} {flags}`", "", *table(lines)]
     if given.out:
         machine.write(
             "loop-overhead",

@@ -131,7 +131,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.manual_seed(0)
     values = measured(find_device(given.device), given.rounds, given.lesson_steps)
-    page = ["# How fast pictures are drawn", "", f"`python benchmarks/{Path(__file__).name}`", "", *table(values["ratios"])]
+    command = f"`python benchmarks/{Path(__file__).name} --rounds {given.rounds}`"
+    page = ["# How fast pictures are drawn", "", command, "", *table(values["ratios"])]
     if given.out:
         machine.write("sampling-speed", {"rounds": given.rounds, "seed": 0, **values}, "\n".join(page), given.out)
     sys.stdout.write("\n".join(page) + "\n")
