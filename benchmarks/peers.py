@@ -172,10 +172,11 @@ def main() -> None:
     given = parser.parse_args()
     data = load_pictures(given.data, size=(28, 28), need_labels=True)
     values = measured(given.environments, given.diffusers_script, data, find_device(given.device), given.rounds)
+    script = " --diffusers-script train_unconditional.py" if given.diffusers_script else ""
     page = [
         "# Peers, by their own defaults",
         "",
-        f"`python benchmarks/{Path(__file__).name} --environments FOLDER`",
+        f"`python benchmarks/{Path(__file__).name} --environments FOLDER --rounds {given.rounds}{script}`",
         "",
         *table(values["ratios"]),
     ]
