@@ -12,8 +12,8 @@ from PIL import Image
 
 from commandline import Diffsteer, pixels_of, recipe_of
 from diffsteer.app.asked import Limits, Sources, Steers, asked, command_line, preset_mask, python_lines, steers_of, sweep_of
+from diffsteer.app.commission import About
 from diffsteer.app.ownlosses import own_losses
-from diffsteer.app.studio import About
 from diffsteer.app.uploads import Upload
 from diffsteer.app.words import Said
 from diffsteer.errors import Mistake

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from commandline import Diffsteer, pixels_of
+from diffsteer.app.commission import Commission, Shown
 from diffsteer.app.desk import TURN, Desk, Ticket
-from diffsteer.app.studio import Broke, Commission, Lost, Shown, Studio
+from diffsteer.app.studio import Broke, Lost, Studio
 from diffsteer.config import SampleSettings
 from diffsteer.errors import Mistake
 

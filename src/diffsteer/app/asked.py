@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from diffsteer.app.studio import About
+from diffsteer.app.commission import About
 from diffsteer.app.uploads import Upload
 from diffsteer.app.words import Said
 from diffsteer.config import SampleSettings, validated

@@ -12,11 +12,11 @@ import gradio as gr
 
 from diffsteer.app import asked as asking
 from diffsteer.app.asked import Asked, Sources
+from diffsteer.app.commission import Commission, Picture, Shown
 from diffsteer.app.desk import FAILED, STOPPED, WAITING, Ticket
 from diffsteer.app.draw_layout import Results
 from diffsteer.app.reply import Update, status, told
 from diffsteer.app.shared import Shared
-from diffsteer.app.studio import Commission, Picture, Shown
 from diffsteer.app.uploads import Upload
 from diffsteer.app.words import Said, Say
 

@@ -14,6 +14,7 @@ import gradio as gr
 
 from diffsteer.app import asked as asking
 from diffsteer.app import uploads
+from diffsteer.app.commission import Picture
 from diffsteer.app.desk import Full
 from diffsteer.app.draw_job import caption, follow, submit
 from diffsteer.app.draw_layout import Results, controls_of, examples_of, results_of, setter
@@ -21,7 +22,6 @@ from diffsteer.app.opening import as_controls
 from diffsteer.app.painter import painted_over
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.shared import Shared
-from diffsteer.app.studio import Picture
 from diffsteer.app.words import Said, Say
 from diffsteer.errors import Mistake
 from diffsteer.steering.words import parse

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from diffsteer.app.asked import Limits
+from diffsteer.app.commission import About
 from diffsteer.app.desk import Desk, Ticket
 from diffsteer.app.ownlosses import OwnLoss
-from diffsteer.app.studio import About, Studio
+from diffsteer.app.studio import Studio
 from diffsteer.app.trainer import Trainer
 from diffsteer.app.uploads import Upload
 

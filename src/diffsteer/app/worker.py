@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from diffsteer import sweep
-from diffsteer.app.studio import About, Commission, Picture, Shown
+from diffsteer.app.commission import About, Commission, Picture, Shown
 from diffsteer.data import pixels
 from diffsteer.device import find_device
 from diffsteer.errors import Mistake
