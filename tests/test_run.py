@@ -164,6 +164,12 @@ def test_streamed_pictures_train_and_resume(tmp_path: Path) -> None:
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")
 
 
+@pytest.mark.parametrize("streaming", ["on", "off"])
+def test_streaming_is_as_it_was_asked_for(streaming: str, tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=1, data=str(picture_folder(tmp_path / "data")), streaming=streaming)
+    assert yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["resolved"]["streamed"] is (streaming == "on")
+
+
 def test_odd_sizes_train_and_draw(tmp_path: Path) -> None:
     data = picture_folder(tmp_path / "data")
     train(tmp_path / "run", data=str(data), size=(9, 13), steps=2, channels=(32, 32, 32))

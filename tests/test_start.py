@@ -130,6 +130,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "drawing": {"sweep", "placing", "order", "progress", "sampling", "device", "errors"},
     "progress": set(),
+    "preparing": {"base", "sampling", "steering", "training", "data", "device", "config", "errors"},
     "tracking": {"config"},
     "fitting": {"training"},
     "scoring": {"judging", "progress", "evaluation", "training", "sampling", "diffusion", "data", "config", "errors"},
@@ -176,6 +177,7 @@ ARROWS: dict[str, set[str]] = {
         "base",
         "curves",
         "figures",
+        "preparing",
         "previews",
         "scoring",
         "tracking",
@@ -185,11 +187,9 @@ ARROWS: dict[str, set[str]] = {
         "runprocess",
         "processes",
         "sampling",
-        "steering",
         "training",
         "diffusion",
         "data",
-        "device",
         "config",
         "errors",
     },
@@ -215,7 +215,7 @@ ARROWS: dict[str, set[str]] = {
 
 # The homes of every outside library: files, or folders that end in /. What is everybody's: torch, numpy, PIL, tqdm.
 HOMES: dict[str, set[str]] = {
-    "accelerate": {"run.py", "fitting.py", "tracking.py", "planning.py", "training/loop.py"},
+    "accelerate": {"preparing.py", "run.py", "fitting.py", "tracking.py", "planning.py", "training/loop.py"},
     "cyclopts": {"cli.py", "commands.py"},
     "datasets": {"data/tables.py"},
     "gradio": {"app/"},
@@ -258,6 +258,7 @@ HOMES: dict[str, set[str]] = {
     "sklearn": {"data/builtin.py"},
     "torch": {
         "run.py",
+        "preparing.py",
         "fitting.py",
         "base.py",
         "planning.py",

@@ -6,7 +6,6 @@ Everything a resumed run needs is in its folder; running the same command again 
 from __future__ import annotations
 
 import math
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,20 +13,17 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from tqdm import tqdm
 
-from diffsteer import curves, figures, previews, runprocess, scoring
-from diffsteer.base import Base, kept, kept_evaluations, read_base
+from diffsteer import curves, figures, preparing, previews, runprocess, scoring
+from diffsteer.base import Base, kept, kept_evaluations
 from diffsteer.config import FinetuneSettings, TrainSettings
 from diffsteer.data import pixels
 from diffsteer.data.batch import Pictures
-from diffsteer.data.images import load_pictures
-from diffsteer.device import find_device
 from diffsteer.diffusion import networks
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import is_judge, load_judge, save_judge
@@ -37,7 +33,6 @@ from diffsteer.progress import beside_bars, roughly
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
 from diffsteer.sampling.folder import save_model
-from diffsteer.steering.mixing import mixed
 from diffsteer.tracking import Trackers
 from diffsteer.training.budget import (
     PREVIEWS,
@@ -49,17 +44,14 @@ from diffsteer.training.budget import (
     rarer_looks,
     steps_in,
 )
-from diffsteer.training.build import build_model
 from diffsteer.training.checkpoint import load_checkpoint, save_checkpoint
-from diffsteer.training.consistency import Teacher
-from diffsteer.training.finetune import Adapted, adapted, settled
+from diffsteer.training.finetune import Adapted
 from diffsteer.training.loop import Stepped, Training
 from diffsteer.training.lora import has_lora, merged, save_lora
 from diffsteer.training.objective import NOISE_BINS
 from diffsteer.training.plan import Plan, steps_for_epochs
 
 Say = Callable[[str], None]
-Made = TypeVar("Made")
 
 # Metrics are written, and the loss looked at, every so many steps: the device is never waited for in between.
 FLUSH_EVERY = 20
@@ -89,18 +81,19 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     folder = RunFolder(out)
     folder.refuse_strangers()
     runprocess.refuse_another(out)
-    settings, base = _based(settings, out)
+    settings, base = preparing.settle(settings, out)
     begun = folder.exists
     if begun:
         folder.refuse_other_settings(settings)
         if _finished(folder, settings):
             return _result(folder, resumed=False, already_finished=True)
-    device = _device(settings)
-    accelerator = _accelerator(settings, device, out)
+    device = preparing.choose_device(settings)
+    accelerator = preparing.make_accelerator(settings, device, out)
     # No process may write into the folder before all have seen whether it was there.
     accelerator.wait_for_everyone()
-    data = _data(settings, "auto" if not begun or settings.streaming != "auto" else "on" if folder.resolved().streamed else "off")
-    model = _model(settings, data, base)
+    streaming = ("on" if folder.resolved().streamed else "off") if begun and settings.streaming == "auto" else None
+    data = preparing.load_data(settings, streaming)
+    model = preparing.make_model(settings, data, base)
     How().resolved(model.spec)  # a solver that does not exist or fit is said now, not when the training is over
     data = data.relabelled(model.spec.label_names) if model.spec.labelled else data
     scoring.check(settings, data, model.spec)
@@ -124,10 +117,10 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
 
 def outlook(settings: TrainSettings) -> list[str]:
     """What a run with these settings would be: data, shapes, parameters, length. Raises Mistake."""
-    settings, base = _based(settings, None)
-    device = _device(settings)
-    data = _data(settings)
-    network, spec, _, notes = _model(settings, data, base)
+    settings, base = preparing.settle(settings, None)
+    device = preparing.choose_device(settings)
+    data = preparing.load_data(settings)
+    network, spec, _, notes = preparing.make_model(settings, data, base)
     How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
     scoring.check(settings, data.relabelled(spec.label_names) if spec.labelled else data, spec)
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -171,8 +164,8 @@ class _Story:
         self.look_seconds = 0.0
         length = self._length()
         plan = self._plan(length or 10**9)
-        compiled = _compiles(settings, accelerator.device, say)
-        teacher = _teacher(settings, base, str(accelerator.device))
+        compiled = preparing.compiles(settings, accelerator.device, say)
+        teacher = preparing.make_teacher(settings, base, str(accelerator.device))
         self.training = Training(model.network, self.spec, settings, data, plan, accelerator, compiled=compiled, teacher=teacher)
         self.main = accelerator.is_main_process
         self.trackers, self.clock = Trackers(accelerator, settings, folder.path), Clock(accelerator)
@@ -522,81 +515,6 @@ def _result(folder: RunFolder, *, resumed: bool, already_finished: bool = False)
     each = math.ceil(folder.resolved().pictures / (settings["batch_size"] * settings["accumulate"]))
     epochs = tuple(mean(losses[first : first + each]) for first in range(0, len(losses) - each + 1, each))
     return Result(folder.path, rows[-1]["step"], mean(losses[-100:]), epochs, rows[-1]["seconds"], resumed, already_finished)
-
-
-def _based(settings: TrainSettings, out: Path | None) -> tuple[TrainSettings, Base | None]:
-    """Settled settings, and the base of a fine-tuning. Raises Mistake."""
-    if not isinstance(settings, FinetuneSettings):
-        return settings, None
-    base = read_base(settings, out)
-    return settled(settings, base.denoiser.network, base.denoiser.spec, base.weights), base
-
-
-def _model(settings: TrainSettings, data: Pictures, base: Base | None) -> Adapted:
-    """The network to be trained, new or the base's. Raises Mistake."""
-    if base is None:
-        network, spec = build_model(settings, data)
-        return Adapted(network, spec, spec, ())
-    assert isinstance(settings, FinetuneSettings)
-    model = adapted(base.denoiser.network, base.denoiser.spec, data, settings)
-    return model._replace(notes=(*base.notes, *model.notes))
-
-
-def _teacher(settings: TrainSettings, base: Base | None, device: str) -> Teacher | None:
-    """The base as it draws, label guidance included, where the run learns from it."""
-    if base is None or not isinstance(settings, FinetuneSettings) or not settings.consistency:
-        return None
-    model = base.again(device)
-    return mixed(model, How().resolved(model.spec).mixing, model.spec.process, model.spec.null_id)
-
-
-def _data(settings: TrainSettings, streaming: str | None = None) -> Pictures:
-    """The pictures; `streaming` is what an earlier run on them did, whose order a resumed run must keep."""
-    wanted = settings.network == "conditional-unet" or settings.conditioning not in (None, "none")
-    return load_pictures(
-        settings.data,
-        size=settings.size,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-        caption_column=settings.caption_column,
-        split=settings.split,
-        background=settings.background,
-        skip_broken=settings.skip_broken,
-        streaming=streaming or settings.streaming,  # type: ignore[arg-type]
-        need_labels=wanted,
-    )
-
-
-def _device(settings: TrainSettings) -> str:
-    """Where to train. Raises Mistake."""
-    device = find_device(settings.device)
-    if settings.processes > 1 and device == "cuda" and torch.cuda.device_count() < settings.processes:
-        device = "cpu"
-    if settings.precision == "fp16" and device == "cpu":
-        raise Mistake("--precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
-    return device
-
-
-def _accelerator(settings: TrainSettings, device: str, out: Path) -> Accelerator:
-    # A second run in one Python process may want another precision, which accelerate's shared state refuses.
-    AcceleratorState._reset_state(reset_partial_state=False)
-    precision = {"fp32": "no"}.get(settings.precision, settings.precision)
-    return Accelerator(
-        cpu=device == "cpu", mixed_precision=precision, log_with=list(settings.track) or None, project_dir=str(out / "trackers")
-    )
-
-
-def _compiles(settings: TrainSettings, device: torch.device, say: Say) -> bool:
-    """Whether to use torch.compile. It needs a C++ compiler; on a CPU it is worth its minutes only when asked for."""
-    compiler = any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl"))
-    if settings.compile == "on" and not compiler:
-        raise Mistake("--compile on needs a C++ compiler (g++ or clang++), and there is none on the path; use --compile auto.")
-    if settings.compile == "off":
-        return False
-    wanted = settings.compile == "on" or device.type == "cuda"
-    if wanted and not compiler:
-        say("no C++ compiler is on the path, so the network is not compiled; training is slower and otherwise the same")
-    return wanted and compiler
 
 
 def _short(value: float) -> float:
