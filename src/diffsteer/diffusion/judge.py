@@ -221,7 +221,7 @@ def save_judge(folder: Path, judge: Judge) -> None:
 
     Mistake when something else is there.
     """
-    folder = Path(folder)
+    folder = folder.expanduser()
     check_place(folder)
     beside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     for left_over in (beside, old):
@@ -249,7 +249,7 @@ def is_judge(folder: Path) -> bool:
 
 def load_judge(folder: Path) -> Judge:
     """The judge of a folder, on the CPU, in eval mode, its weights frozen. Mistake when there is none, or it cannot be read."""
-    folder = Path(folder)
+    folder = folder.expanduser()
     if not is_judge(folder):
         raise Mistake(f"{folder} is no judge: {f'it has no {SPEC_FILE}' if folder.is_dir() else 'there is no such folder'}.")
     spec = _read_spec(folder)
