@@ -221,7 +221,7 @@ def save_judge(folder: Path, judge: Judge) -> None:
 
     Mistake when something else is there.
     """
-    folder = folder.expanduser()
+    folder = Path(folder).expanduser()
     check_place(folder)
     beside, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
     for left_over in (beside, old):
@@ -247,9 +247,9 @@ def is_judge(folder: Path) -> bool:
     return (Path(folder) / SPEC_FILE).is_file()
 
 
-def load_judge(folder: Path) -> Judge:
+def load_judge(folder: str | Path) -> Judge:
     """The judge of a folder, on the CPU, in eval mode, its weights frozen. Mistake when there is none, or it cannot be read."""
-    folder = folder.expanduser()
+    folder = Path(folder).expanduser()
     if not is_judge(folder):
         raise Mistake(f"{folder} is no judge: {f'it has no {SPEC_FILE}' if folder.is_dir() else 'there is no such folder'}.")
     spec = _read_spec(folder)
