@@ -62,7 +62,8 @@ def served(model: Path, folder: Path, *flags: str) -> AbstractContextManager[Ser
 @contextmanager
 def running(words: Sequence[str], folder: Path, **environment: str) -> Iterator[Served]:
     """A command that serves the page, in this folder; ended with SIGTERM."""
-    everything = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
+    told = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}  # its lines come at once all the same
+    everything = {**told, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
     process = subprocess.Popen(
         words, cwd=folder, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,10 +37,11 @@ PORT, PORTS = 7860, 100
 SPACE = "SPACE_HOST"  # what the Hub sets on a Space: the hosts that browsers ask for, with commas between
 FORM = 1_000_000  # bytes that a request may have beside an upload
 SHORTEST_PASSWORD = 8
+SAY = partial(print, flush=True)  # a Space reads our lines through a pipe, and the one that says where we are is the last for long
 TRIES, PAUSE = 5, 30.0  # wrong logins in a row, and seconds until the next is looked at
 
 
-def serve(model: str | Path, *, say: Callable[[str], None] = print, **settings: Any) -> None:
+def serve(model: str | Path, *, say: Callable[[str], None] = SAY, **settings: Any) -> None:
     """Opens the web app of a model, and serves it until interrupted.
 
     model: as for `load`. settings: the command line's flags with underscores, for example `steer=["symmetry"], most_pictures=16`. On a
