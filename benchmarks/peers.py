@@ -130,7 +130,7 @@ def compared(what: str, theirs: Remote, data: Pictures, device: str, rounds: int
         told = by_turns({"ours": ours(mine), "theirs": theirs}, rounds, {"ours": each, "theirs": 1})
         batch = mine.settings.batch_size
     else:
-        told = by_turns({"ours": drawings(fast(device, "fp32"), DRAWN_AT_ONCE, device), "theirs": theirs}, rounds)
+        told = by_turns({"ours": drawings(fast(device), DRAWN_AT_ONCE, device), "theirs": theirs}, rounds)
         batch = DRAWN_AT_ONCE
     return ratios([seconds / theirs.pictures for seconds in told["theirs"]], [seconds / batch for seconds in told["ours"]])
 

@@ -59,7 +59,7 @@ def read_base(settings: FinetuneSettings, out: Path | None) -> Base:
     if run.exists and not run.resolved().finished:
         notes += (f"The run {settings.model} is not finished; its model is the last that it saved.",)
     if settings.judge is not None:
-        load_judge(Path(settings.judge))  # one that cannot be read is said now, not when the training is over
+        load_judge(settings.judge)  # one that cannot be read is said now, not when the training is over
     return Base(folder, denoiser, weights_hash(denoiser.network), notes)
 
 

@@ -257,7 +257,7 @@ def _judge(
     if settings.judge is not None:
         if Path(settings.judge).expanduser().resolve() in steering:
             raise Mistake(f"--judge {settings.judge} steers, so it may not judge; leave --judge out and another is trained.")
-        return load_judge(Path(settings.judge)).to(device)
+        return load_judge(settings.judge).to(device)
     used = {load_judge(folder).spec.architecture for folder in steering}
     architecture = "patches" if "plain" in used else "plain"
     kept = None if out is None or (out / "judge").resolve() in steering else out / "judge"

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from diffsteer.base import Base, read_base
-from diffsteer.config import FinetuneSettings, TrainSettings
+from diffsteer.config import DataSettings, FinetuneSettings, TrainSettings
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.device import find_device
@@ -53,19 +53,9 @@ def make_teacher(settings: TrainSettings, base: Base | None, device: str) -> Tea
 
 def load_data(settings: TrainSettings, streaming: str | None = None) -> Pictures:
     """The pictures; `streaming` is what an earlier run on them did, whose order a resumed run must keep."""
+    options = settings.model_dump(include=set(DataSettings.model_fields))
     wanted = settings.network == "conditional-unet" or settings.conditioning not in (None, "none")
-    return load_pictures(
-        settings.data,
-        size=settings.size,
-        image_column=settings.image_column,
-        label_column=settings.label_column,
-        caption_column=settings.caption_column,
-        split=settings.split,
-        background=settings.background,
-        skip_broken=settings.skip_broken,
-        streaming=streaming or settings.streaming,  # type: ignore[arg-type]
-        need_labels=wanted,
-    )
+    return load_pictures(settings.data, **{**options, "streaming": streaming or settings.streaming}, need_labels=wanted)
 
 
 def choose_device(settings: TrainSettings) -> str:

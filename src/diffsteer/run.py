@@ -372,9 +372,9 @@ class _Story:
         """kept.json: what the tuned model kept of its base."""
         assert isinstance(self.settings, FinetuneSettings)
         device = str(self.accelerator.device)
-        own = str(self.folder.judge) if is_judge(self.folder.judge) else None
+        own = self.folder.judge if is_judge(self.folder.judge) else None
         place = self.settings.judge or own
-        judge = None if place is None else load_judge(Path(place)).to(device)
+        judge = None if place is None else load_judge(place).to(device)
         found = kept(base.again(device), tuned, judge, device)
         found.write(self.folder.path / "kept.json")
         self.say(f"kept     {found.sentence()}")

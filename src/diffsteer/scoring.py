@@ -71,7 +71,7 @@ def check(settings: TrainSettings, data: Pictures, spec: ModelSpec) -> None:
     if settings.score_every is None:
         return
     if settings.judge is not None:
-        judge = load_judge(Path(settings.judge))
+        judge = load_judge(settings.judge)
         judge_labels(judge, torch.zeros(1, data.channels, data.height, data.width, dtype=torch.uint8))
         checked_ids(_asked(spec, judge, settings.score_count), settings.score_count, data, judge)
     elif len(data.label_names) < 2:
@@ -84,7 +84,7 @@ def check(settings: TrainSettings, data: Pictures, spec: ModelSpec) -> None:
 
 def prepare(settings: TrainSettings, data: Pictures, spec: ModelSpec, kept: Path, device: str, say: Say) -> Scorer:
     """Judge and real pictures made ready. kept: where an earlier part of the run may have left its judge. Raises Mistake."""
-    known = kept_judge(kept, data, "plain") if settings.judge is None else load_judge(Path(settings.judge))
+    known = kept_judge(kept, data, "plain") if settings.judge is None else load_judge(settings.judge)
     new = None
     if known is None:
         seconds = None if settings.budget is None else judge_seconds(settings.budget)

@@ -53,10 +53,9 @@ def label_guided(
 ) -> DenoiserLike:
     """Classifier-free guidance (Ho & Salimans 2022): `uncond + scale * (cond - uncond)` in x0, as one doubled batch; 1 is off.
 
-    A picture outside the interval of noise levels (Kynkaanniemi et al. 2024) is not mixed; at one time for all, the batch is doubled only
-    inside it.
-    rescale: Lin et al. 2024, eq. 15 and 16, against over-saturation. The model must have been trained with label dropout, so that it knows
-    the class `null_id`.
+    A picture outside the interval of noise levels (Kynkaanniemi et al. 2024) is not mixed; where one time is given for all, the batch is
+    doubled only inside it. rescale: Lin et al. 2024, eq. 15 and 16, against over-saturation. The model must have been trained with label
+    dropout, so that it knows the class `null_id`.
     """
     if scale == 1:
         return denoiser
