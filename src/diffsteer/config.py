@@ -479,6 +479,9 @@ class AppSettings(Settings):
 
     host: str = Field("127.0.0.1", description="Address to serve on; 0.0.0.0: every one that this machine has.")
     port: int | None = Field(None, ge=1, le=65535, description="Default: 7860, or the next that is free.")
+    allow_host: Words = Field(
+        (), description="A name that browsers know this page by: behind a proxy, or in your network; may be given several times."
+    )
     auth: str | None = Field(None, description="Name to log in with, or NAME:PASSWORD; without a password one is made and printed.")
     share: bool = Field(False, description="Also serve through a public link of Gradio's, for a week; needs --auth.")
     losses: str | None = Field(None, description="Folder of .py files whose functions may be steered by; they are code, and run as you.")

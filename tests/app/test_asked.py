@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.digits import DIGITS, LIMITS
 from commandline import Diffsteer, pixels_of, recipe_of
 from diffsteer.app.asked import Limits, Sources, Steers, asked, command_line, preset_mask, python_lines, steers_of, sweep_of
 from diffsteer.app.commission import About
@@ -18,12 +19,7 @@ from diffsteer.app.uploads import Upload
 from diffsteer.app.words import Said
 from diffsteer.errors import Mistake
 
-DIGITS = About(
-    labels=tuple("0123456789"), channels=3, height=8, width=8, guidance=True, solvers=("ddim", "dpm++2m", "unipc"),
-    own_solver="dpm++2m", own_steps=4, own_guidance=1.0, device="cpu",
-)  # fmt: skip
 VALUES: dict[str, Any] = {"labels": [], "each": 1, "seed": 0, "solver": "", "steps": 4, "guidance": 1.0}
-LIMITS = Limits(pictures=40, steps=50)
 
 
 def line(sweep: str | None = None, steers: Steers | None = None, **changed: Any) -> str:
@@ -38,7 +34,20 @@ def test_only_what_differs_from_the_models_own_is_said() -> None:
     assert line(steps=9) == "--steps 9 --seeds 0"
     assert line(solver="ddim") == "--solver ddim --steps 4 --seeds 0"  # another solver has other steps of its own
     assert line(guidance=2.5) == "--guidance-scale 2.5 --seeds 0"
+    assert line(guidance=0) == "--guidance-scale 0 --seeds 0"  # none of the label
     assert line(each=2) == "--seeds 0-1 --batch-size 16"  # twenty pictures, and the page draws sixteen at a time
+
+
+def test_a_model_of_more_steps_than_a_job_may_have_opens_with_as_many_as_it_may() -> None:
+    about = About(**{**vars(DIGITS), "own_steps": 1000})
+    assert (LIMITS.first_steps(about), LIMITS.first_steps(DIGITS)) == (50, 4)
+    job = asked({**VALUES, "steps": None}, about, Steers(), LIMITS)
+    assert command_line("m", job.told) == "diffsteer sample m --steps 50 --seeds 0 --out pictures.png"
+
+
+def test_counts_are_offered_up_to_the_limit() -> None:
+    assert Limits(pictures=10).counts == (1, 2, 4, 8) and Limits(pictures=64).counts[-1] == 64
+    assert [Limits(pictures=most).most_of(16) for most in (1, 3, 10, 16, 64)] == [1, 2, 8, 16, 16]
 
 
 def test_labels_that_would_be_read_otherwise_go_by_number() -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from diffsteer.app.opening import as_controls, opening
+from app.digits import DIGITS, LIMITS
+from diffsteer.app.asked import Steers, asked
+from diffsteer.app.opening import as_controls, from_recipe, opening
+from diffsteer.config import PictureRecipe
 from diffsteer.errors import Mistake
 from diffsteer.steering.words import parse
 
@@ -66,3 +71,45 @@ def test_of_a_recipe_the_rest_is_left_out() -> None:
     values, left_out = as_controls([parse("hue=#ff0000"), parse("symmetry:2")], OWN, clip=False, colour=True)
     assert values == {"by": ["symmetry"], "mirror": "left-right", "symmetry_strength": 2.0}
     assert [words.name for words in left_out] == ["hue"]
+
+
+def recipe(**changed: Any) -> PictureRecipe:
+    pictures = [{"label": label, "seed": seed} for label in ("3", "7") for seed in (5, 6)]
+    plain: dict[str, Any] = {
+        "version": "0", "model": "/home/me/runs/d", "shows": "grid", "solver": "ddim", "steps": 9, "spacing": None, "guidance_scale": 2.0,
+        "guidance_interval": (0.0, 1.0), "steer": ("symmetry",), "precision": "fp32", "invert": False, "columns": 2, "pictures": pictures,
+    }  # fmt: skip
+    return PictureRecipe(**{**plain, **changed})
+
+
+def test_a_recipe_sets_the_page() -> None:
+    values, left_out = from_recipe(recipe(), "runs/d", DIGITS, LIMITS, OWN, clip=False)
+    assert left_out == []
+    assert values == {
+        "labels": ["3", "7"], "each": 2, "seed": 5, "solver": "ddim", "steps": 9, "guidance": 2.0,
+        "by": ["symmetry"], "mirror": "left-right", "symmetry_strength": 1.0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"model": "runs/another"}, "model"),
+        ({"solver": "DDIMScheduler"}, "solver"),
+        ({"steps": 51}, "steps"),
+        ({"spacing": "karras"}, "spacing"),
+        ({"guidance_interval": (0.2, 0.9)}, "guidance-interval"),
+        ({"guidance_rescale": 0.7}, "guidance-rescale"),
+        ({"dynamic_threshold": 0.995}, "dynamic-threshold"),
+        ({"autoguidance": ("runs/worse", 2.0)}, "autoguidance"),
+        ({"precision": "bf16"}, "precision"),
+        ({"sweep": "steps=2,4"}, "sweep"),
+        ({"pictures": [{"label": "3", "seed": seed} for seed in (1, 5)]}, "seeds"),
+        ({"pictures": [{"label": "3", "seed": seed} for seed in range(64)]}, "seeds"),  # more than a job may have here
+        ({"steer": ("hue=#ff0000",)}, "hue"),
+    ],
+)
+def test_what_a_recipe_holds_beside_that_is_named(changed: dict[str, Any], name: str) -> None:
+    values, left_out = from_recipe(recipe(**changed), "runs/d", DIGITS, LIMITS, OWN, clip=False)
+    assert left_out == [name]
+    asked(values, DIGITS, Steers(), LIMITS)  # and the page can draw what it was set to

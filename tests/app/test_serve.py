@@ -23,6 +23,8 @@ from diffsteer.app.serve import PAUSE, TRIES, Login
         (["runs/d", "--losses", "nowhere"], "--losses nowhere is no folder"),
         (["runs/d", "--port", "70000"], "--port"),
         (["runs/d", "--most-pictures", "0"], "--most-pictures"),
+        (["runs/d", "--allow-host", "https://draw.example"], "give the name alone"),
+        (["runs/d", "--allow-host", "draw.example:80"], "give the name alone"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_starts(diffsteer: Diffsteer, words: list[str], said: str) -> None:
@@ -38,6 +40,20 @@ def test_a_model_that_is_none_is_told_of_and_everything_put_back(
     before = dict(os.environ)
     assert "no model at nowhere" in diffsteer("app", "./nowhere").mistake().replace("./", "").replace(f"{tmp_path}/", "")
     assert list((tmp_path / "own").glob("diffsteer*")) == [] and Path.cwd() == tmp_path and dict(os.environ) == before
+
+
+def test_a_wrong_name_beside_runs_is_no_hub_id(diffsteer: Diffsteer, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert "no model at" in diffsteer("app", "runs/typo").mistake()
+
+
+def test_a_page_opens_within_its_limits_and_under_a_name_of_its_own(small_model: Any, tmp_path: Path) -> None:
+    flags = ["--most-steps", "2", "--most-pictures", "3", "--allow-host", "Draw.example"]
+    with served(small_model(data="digits-color"), tmp_path, *flags) as app, httpx.Client(base_url=app.address, trust_env=False) as client:
+        config = client.get("/config", headers={"host": "draw.example"}).json()
+        assert client.get("/config", headers={"host": "evil.example"}).status_code == 400
+        props = {each["props"].get("elem_id"): each["props"] for each in config["components"]}
+        assert props["steps"]["value"] == 2 and [value for _, value in props["each"]["choices"]] == [1, 2]
 
 
 def test_wrong_logins_are_slowed_down() -> None:

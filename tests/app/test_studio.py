@@ -18,6 +18,17 @@ from diffsteer.app.studio import Broke, Lost, Studio
 from diffsteer.config import SampleSettings
 from diffsteer.errors import Mistake
 
+SLOW = """
+import time
+from pathlib import Path
+
+
+def slow(pictures):
+    Path(__file__).with_name("begun").touch()
+    while True:
+        time.sleep(0.1)
+"""
+
 
 @pytest.fixture(scope="module")
 def studio(small_model: Any) -> Iterator[Studio]:
@@ -44,7 +55,7 @@ def ended(ticket: Ticket) -> str:
 def test_it_says_what_the_model_is(studio: Studio) -> None:
     about = studio.about()
     assert (about.labels, about.channels, about.height, about.width) == (tuple("0123456789"), 3, 8, 8)
-    assert about.guidance and "mix" in about.solvers and "seed-004" not in about.solvers
+    assert about.guidance and "mix" in about.spacings and "seed-004" not in about.spacings
     assert (about.own_solver, about.own_steps, about.own_guidance) == ("dpm++2m", 4, 1.0)
 
 
@@ -102,3 +113,28 @@ def test_a_killed_process_loses_its_job_and_no_other(studio: Studio, tmp_path: P
     assert ended(lost) == "failed" and isinstance(lost.error, Lost) and lost.error.killed
     assert ended(after) == "finished" and len(after.shown.pictures) == 4
     desk.close()
+
+
+def test_a_loss_that_never_returns_is_ended_and_the_next_job_draws(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffsteer.app.studio.PATIENCE", 0.5)
+    (tmp_path / "mine.py").write_text(SLOW)
+    studio.about()
+    desk = Desk()
+    stuck = desk.submit("a", lambda stopping: walk(studio, tmp_path / "stuck", stopping, steer=(f"{tmp_path}/mine.py:slow",)))
+    after = desk.submit("b", lambda stopping: walk(studio, tmp_path / "after", stopping))
+    while not (tmp_path / "begun").exists():
+        threading.Event().wait(0.01)
+    desk.stop(stuck)
+    assert ended(stuck) == "stopped" and ended(after) == "finished" and len(after.shown.pictures) == 4
+    desk.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_of_each_time(tmp_path: Path) -> None:
+    studio = Studio(str(tmp_path / "nowhere"), "cpu")
+    studio.start()
+    for name in ("a", "b"):
+        with pytest.raises(Mistake, match="no model at"):
+            list(walk(studio, tmp_path / name))
+    studio.close()
+    studio.start()  # a closed one stays closed
+    assert not studio._process.is_alive()

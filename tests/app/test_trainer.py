@@ -186,6 +186,30 @@ def test_the_state_is_found_out(trainer: Trainer, how: str | None, finished: boo
     assert card.why == ("no room" if how == "failed" else "")
 
 
+def test_a_command_that_was_refused_before_it_was_a_run_has_failed(trainer: Trainer) -> None:
+    run = trainer.runs.folder / "one"
+    run.mkdir(parents=True)
+    (run / "log.txt").write_text("$ diffsteer finetune base digits\nreading\ndiffsteer: The model draws by label, and photos has none.\n")
+    for how in (None, ""):
+        if how is not None:
+            (run / runprocess.PROCESS_FILE).write_text(json.dumps({"pid": 1, "born": 1.0, "how": how, "why": ""}))
+        card = trainer.runs.card("one")
+        assert (card.state, card.why) == (states.FAILED, "The model draws by label, and photos has none.") and not card.resumes
+
+
+@pytest.mark.parametrize(("ended", "said"), [((-9, "", ""), "ended with -9"), ((2, "", "a line\ndiffsteer: No such.\n"), "No such.")])
+def test_a_command_that_ends_badly_is_told_of(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: tuple[int, str, str], said: str
+) -> None:
+    for name in ("one", "two"):
+        a_run(trainer, name, 2, [1.0], finished=True)
+    monkeypatch.setattr(trainer, "_run", lambda words, stopping: ended)
+    (looked,) = walked(trainer.look(VALUES, tmp_path))
+    (compared,) = walked(trainer.compared(["one", "two"], tmp_path))
+    for wrong in (looked.wrong, compared.wrong):
+        assert said in wrong and not wrong.startswith("diffsteer")
+
+
 def test_the_command_of_a_run_from_the_command_line_goes_on_with_it(trainer: Trainer) -> None:
     a_run(trainer, "one", 40, [1.0], batch_size=16, budget=90.0)
     assert trainer.runs.card("one").command == "diffsteer train digits --batch-size 16 --budget 90s --out runs/one"

@@ -306,3 +306,6 @@ def test_a_card_can_lie_elsewhere(trained: Path, tmp_path: Path, monkeypatch: py
     made = write_card(str(trained), tmp_path / "cards" / "d.md")
     assert made.paths == (tmp_path / "cards" / "d.md", tmp_path / "cards" / "samples.png") and all(path.is_file() for path in made.paths)
     assert tree(trained) == before and torch.is_grad_enabled()
+    with pytest.raises(Mistake, match=r"samples\.png is there already"):  # of another card, or nothing of ours
+        write_card(str(trained), tmp_path / "cards" / "README.md")
+    assert not (tmp_path / "cards" / "README.md").exists()

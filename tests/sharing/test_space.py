@@ -159,6 +159,7 @@ def test_what_cannot_be_is_told_and_nothing_is_written(diffsteer: Diffsteer, mod
     assert "--losses nowhere is no folder" in diffsteer("space", "digits", "there", "--losses", "nowhere").mistake()
     assert "give a Hub id" in diffsteer("space", "digits", "there", "--clip", "digits").mistake()
     assert "full is there already" in diffsteer("space", "digits", "full").mistake()
+    assert "give it a name" in diffsteer("space", "digits", ".").mistake()
     assert "no model at nowhere" in diffsteer("space", "nowhere", "there").mistake()
     (model / "unet" / "diffusion_pytorch_model.safetensors").rename(model / "unet" / "other.bin")
     assert diffsteer("space", "digits", "there").code == 2

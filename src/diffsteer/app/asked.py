@@ -24,6 +24,7 @@ from diffsteer.steering.words import Words, parse
 
 BATCH = 16  # pictures a turn; written into the command line where it matters, as a picture may differ by one grey level in another batch
 LONGEST_SENTENCE = 200
+COUNTS = (1, 2, 4, 8, 16, 64)
 MIRRORS = ("left-right", "up-down")
 LIKE = ("low", "pixels")
 SWEEPS = {"strength": "0,0.5,1,2,4", "guidance-scale": "1,1.5,2,4", "steps": "2,4,8,16,32", "solver": "ddim,dpm++2m,unipc"}
@@ -36,6 +37,19 @@ class Limits:
     pictures: int = 64
     steps: int = 250
     seconds: float = 300.0
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Counts of pictures that the page offers."""
+        return tuple(count for count in COUNTS if count <= self.pictures)
+
+    def most_of(self, count: int) -> int:
+        """The largest of those up to `count`."""
+        return max(each for each in self.counts if each <= count)
+
+    def first_steps(self, about: About) -> int:
+        """The steps that the page opens with: the model's own, as far as a job may have them."""
+        return min(about.own_steps, self.steps)
 
 
 @dataclass(frozen=True)
@@ -83,7 +97,7 @@ def asked(values: Mapping[str, Any], about: About, steers: Steers, limits: Limit
         given["labels"] = ",".join(map(_as_flag_value, labels, [about.labels] * len(labels)))
     solver = values.get("solver") or ""
     if solver:
-        if solver not in about.solvers:
+        if solver not in about.spacings:
             raise Said("wrong.unknown")
         given["solver"] = solver
     if solver or steps != about.own_steps:
@@ -133,7 +147,7 @@ def _as_flag_value(label: str, labels: Sequence[str]) -> str:
 
 
 def _steps(values: Mapping[str, Any], about: About, limits: Limits) -> int:
-    steps = _whole(values, "steps", "draw.steps") if values.get("steps") is not None else about.own_steps
+    steps = _whole(values, "steps", "draw.steps") if values.get("steps") is not None else limits.first_steps(about)
     if not 1 <= steps <= limits.steps:
         raise Said("wrong.steps", most=limits.steps, steps=steps)
     return steps
@@ -249,7 +263,7 @@ def command_line(model: str, settings: SampleSettings, out: str = "pictures.png"
     words = ["diffsteer", "sample", model]
     for key in SampleSettings.model_fields:
         value = getattr(settings, key)
-        if key not in settings.model_fields_set or not value:
+        if key not in settings.model_fields_set or value is None or value is False or value in ("", ()):
             continue
         flag = "--" + key.replace("_", "-")
         for each in value if isinstance(value, tuple) else [value]:

@@ -10,17 +10,19 @@ from diffsteer.config import SampleSettings
 
 @dataclass(frozen=True)
 class About:
-    """What the page must know of the model. own: what is drawn with when nothing is said (solver, steps, guidance scale)."""
+    """What the page must know of the model. spacings: how each solver spaces its steps, None where it has its own way. own: what is drawn
+    with when nothing is said (solver, steps, guidance scale, the noise levels where that acts)."""
 
     labels: tuple[str, ...]
     channels: int
     height: int
     width: int
     guidance: bool
-    solvers: tuple[str, ...]
+    spacings: dict[str, str | None]
     own_solver: str
     own_steps: int
     own_guidance: float
+    own_interval: tuple[float, float]
     device: str
     notes: tuple[str, ...] = ()
 

@@ -21,6 +21,7 @@ from diffsteer.app.words import Say
 
 CHIPS = 24  # so many labels are shown side by side, more in a list
 GREEN = "#1ae680"
+LARGE, FEW = 128 * 128, 4  # pixels from which a picture takes long, and how many of those are drawn when nobody says how many
 
 
 @dataclass
@@ -99,9 +100,12 @@ def controls_of(shared: Shared, say: Say) -> dict[str, Any]:
         many = {} if len(about.labels) <= CHIPS else {"multiselect": True}
         made["labels"] = kind(list(about.labels), value=_first_labels(shared), label=say("draw.labels"), elem_id="labels", **many)
     with gr.Row():
-        counts = [count for count in (1, 2, 4, 8, 16, 64) if count <= shared.limits.pictures]
         made["each"] = gr.Radio(
-            counts, value=_first_count(shared), label=say("draw.each" if about.labels else "draw.count"), elem_id="each", min_width=200
+            list(shared.limits.counts),
+            value=_first_count(shared),
+            label=say("draw.each" if about.labels else "draw.count"),
+            elem_id="each",
+            min_width=200,
         )
         with gr.Column(min_width=140):
             made["seed"] = gr.Number(0, precision=0, minimum=0, label=say("draw.seed"), elem_id="seed")
@@ -110,10 +114,12 @@ def controls_of(shared: Shared, say: Say) -> dict[str, Any]:
     made |= _steercontrols_of(shared, say)
     with gr.Accordion(say("draw.more"), open=False, elem_id="more"):
         own = say("draw.own", name=about.own_solver)
-        solvers = [(own, ""), *((name, name) for name in about.solvers)]
+        solvers = [(own, ""), *((name, name) for name in about.spacings)]
         made["solver"] = gr.Dropdown(solvers, value="", label=say("draw.solver"), elem_id="solver")
         with gr.Row():
-            made["steps"] = gr.Number(about.own_steps, precision=0, minimum=1, label=say("draw.steps"), elem_id="steps", min_width=100)
+            made["steps"] = gr.Number(
+                shared.limits.first_steps(about), precision=0, minimum=1, label=say("draw.steps"), elem_id="steps", min_width=100
+            )
             if about.guidance:
                 made["guidance"] = gr.Number(about.own_guidance, step=0.5, label=say("draw.guidance"), elem_id="guidance", min_width=140)
         made["recipe"] = gr.File(label=say("draw.recipe"), file_types=[".png"], height=160, elem_id="recipe")
@@ -213,13 +219,21 @@ def _first_labels(shared: Shared) -> list[str]:
 
 
 def _first_count(shared: Shared) -> int:
-    return 1 if shared.about.labels else min(16, shared.limits.pictures)
+    """Sixteen without labels; of large pictures, which take long, fewer."""
+    large = shared.about.height * shared.about.width > LARGE
+    return 1 if shared.about.labels else shared.limits.most_of(FEW if large else 16)
 
 
 def first_values(shared: Shared) -> dict[str, Any]:
     """The values that the page opens with."""
     about = shared.about
-    chosen = {"labels": _first_labels(shared), "each": _first_count(shared), "seed": 0, "solver": "", "steps": about.own_steps}
+    chosen = {
+        "labels": _first_labels(shared),
+        "each": _first_count(shared),
+        "seed": 0,
+        "solver": "",
+        "steps": shared.limits.first_steps(about),
+    }
     return chosen | ({"guidance": about.own_guidance} if about.guidance else {}) | shared.opening
 
 
@@ -227,13 +241,13 @@ def examples_of(shared: Shared, say: Say) -> list[tuple[str, dict[str, Any]]]:
     """A row of buttons: (words, values that they set)."""
     about = shared.about
     start = {**first_values(shared), "by": []}
-    four = min(4, shared.limits.pictures)
+    four = shared.limits.most_of(4)
     made = []
     if about.labels:
         label = about.labels[min(3, len(about.labels) - 1)]
         made += [(say("example.all"), start), (say("example.four", label=label), {**start, "labels": [label], "each": four})]
     else:
-        made += [(say("example.sixteen"), start)]
+        made += [(say("example.some", count=start["each"]), start)]
     if about.channels == 3:
         made += [(say("example.green"), {**start, "by": ["color"], "color": GREEN, "color_strength": 1})]
     made += [(say("example.symmetric"), {**start, "by": ["symmetry"], "mirror": asking.MIRRORS[0], "symmetry_strength": 1})]

@@ -7,6 +7,7 @@ time, so a reload finds a job again, waiting, running or done. What stands on th
 from __future__ import annotations
 
 import html
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,13 +19,12 @@ from diffsteer.app.commission import Picture
 from diffsteer.app.desk import Full
 from diffsteer.app.draw_job import caption, follow, submit
 from diffsteer.app.draw_layout import Results, controls_of, examples_of, results_of, setter
-from diffsteer.app.opening import as_controls
+from diffsteer.app.opening import from_recipe
 from diffsteer.app.painter import painted_over
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.shared import Shared
 from diffsteer.app.words import Said, Say
 from diffsteer.errors import Mistake
-from diffsteer.steering.words import parse
 
 
 def draw_tab(shared: Shared, say: Say) -> None:
@@ -60,6 +60,7 @@ def _tie_drawing(shared: Shared, say: Say, results: Results, controls: dict[str,
         except (Said, Mistake, Full) as error:
             yield {results.status: status(told(error, say), wrong=True)}
             return
+        shared.begun()
         yield {
             results.token: ticket.token,
             results.kept_token: ticket.token,
@@ -161,7 +162,8 @@ def _tie_picture(shared: Shared, say: Say, results: Results, controls: dict[str,
         if path is None:
             return {results.status: gr.skip()}
         try:
-            values, left_out = _from_recipe(shared, uploads.recipe_in(uploads.checked(path, shared.most_upload)))
+            recipe = uploads.recipe_in(uploads.checked(path, shared.most_upload))
+            values, left_out = from_recipe(recipe, shared.model, shared.about, shared.limits, shared.own, shared.clip is not None)
         except (Said, Mistake) as error:
             return {results.status: status(told(error, say), wrong=True), controls["recipe"]: None}
         words = say("state.left_out", names=", ".join(left_out)) if left_out else say("state.loaded")
@@ -177,28 +179,6 @@ def _unpainted(shared: Shared, seen: Any) -> str:
     return painted_over(seen, asking.preset_mask("none", shared.about))
 
 
-def _from_recipe(shared: Shared, recipe: Any) -> tuple[dict[str, Any], list[str]]:
-    """The page's values that draw a recipe's pictures, and what it holds that the page cannot do. Raises Said."""
-    about, left_out = shared.about, []
-    labels = list(dict.fromkeys(picture.label for picture in recipe.pictures if picture.label is not None))
-    for label in labels:
-        if label not in about.labels:
-            raise Said("wrong.label", label=label[:40])
-    seeds = [picture.seed for picture in recipe.pictures]
-    each = len(recipe.pictures) // max(1, len(labels))
-    values: dict[str, Any] = {"labels": labels, "each": each, "seed": min(seeds), "steps": recipe.steps}
-    values["solver"] = recipe.solver if recipe.solver in about.solvers else ""
-    if sorted(set(seeds)) != list(range(min(seeds), min(seeds) + each)) or each not in (1, 2, 4, 8, 16, 64):
-        left_out.append("seeds")
-        values["each"] = 1
-    if recipe.solver not in about.solvers:
-        left_out.append(recipe.solver)
-    if about.guidance:
-        values["guidance"] = recipe.guidance_scale
-    steers, others = as_controls(list(map(parse, recipe.steer)), shared.own, shared.clip is not None, about.channels == 3)
-    return values | steers, [*left_out, *(words.name for words in others)]
-
-
 # ---- reload ----------------------------------------------------------------------------------------------------------
 
 
@@ -206,7 +186,9 @@ def _tie_memory(shared: Shared, say: Say, results: Results, controls: dict[str, 
     """Settings live in the browser; a reload brings them back, and finds the job again."""
     kept = {name: control for name, control in controls.items() if name not in ("recipe", "upload", "seen", "sheet", "mask")}
     begun = "".join(f" {key}={value}" for key, value in shared.opening.items())  # what is remembered of another start would undo this one
-    memory = gr.BrowserState({}, storage_key=f"diffsteer-draw {shared.model}{begun}", secret="kept in the open")
+    choices = [[value for _, value in getattr(control, "choices", None) or ()] for control in kept.values()]
+    offered = zlib.crc32(repr(choices).encode())  # a page with other labels, steers or counts cannot show what is remembered of this one
+    memory = gr.BrowserState({}, storage_key=f"diffsteer-draw {shared.model}{begun} {offered:08x}", secret="kept in the open")
     names = ", ".join(repr(name) for name in kept)
     remember = f"(...values) => [Object.fromEntries([{names}].map((name, i) => [name, values[i]]))]"
     gr.on([control.change for control in kept.values()], None, list(kept.values()), [memory], js=remember, show_progress="hidden")

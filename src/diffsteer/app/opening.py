@@ -1,12 +1,16 @@
-"""Steers in words as the page's controls have them: what it opens with (`--steer`), and what a picture's recipe sets."""
+"""What the page's controls are set to from outside: by the steers that it opens with (`--steer`), and by a picture's recipe."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
-from diffsteer.app.asked import LONGEST_SENTENCE, MIRRORS
+from diffsteer.app.asked import LONGEST_SENTENCE, MIRRORS, Limits
+from diffsteer.app.commission import About
+from diffsteer.app.words import Said
+from diffsteer.config import PictureRecipe
 from diffsteer.errors import Mistake
 from diffsteer.steering.words import Words, parse
 
@@ -29,6 +33,41 @@ def opening(steer: Sequence[str], own: Collection[str], clip: bool, colour: bool
             f"strengths from 0 to {STRONGEST:g}, own losses all of one strength."
         )
     return values
+
+
+def from_recipe(
+    recipe: PictureRecipe, model: str, about: About, limits: Limits, own: Collection[str], clip: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """The page's values that draw a recipe's pictures, and what it holds that the page cannot do, by name. Raises Said."""
+    labels = list(dict.fromkeys(picture.label for picture in recipe.pictures if picture.label is not None))
+    for label in labels:
+        if label not in about.labels:
+            raise Said("wrong.label", label=label[:40])
+    seeds = [picture.seed for picture in recipe.pictures]
+    each = len(recipe.pictures) // max(1, len(labels))
+    in_a_row = sorted(set(seeds)) == list(range(min(seeds), min(seeds) + each)) and each in limits.counts
+    solver = recipe.solver if recipe.solver in about.spacings else ""
+    cannot = {
+        "model": Path(recipe.model).name != Path(model).name,
+        "seeds": not in_a_row,
+        "solver": not solver,
+        "steps": recipe.steps > limits.steps,
+        "spacing": bool(solver) and recipe.spacing != about.spacings[solver],
+        "guidance-scale": recipe.guidance_scale != 1 and not about.guidance,
+        "guidance-interval": recipe.guidance_scale != 1 and recipe.guidance_interval != about.own_interval,
+        "guidance-rescale": recipe.guidance_rescale != 0,
+        "dynamic-threshold": recipe.dynamic_threshold is not None,
+        "autoguidance": recipe.autoguidance is not None,
+        "precision": recipe.precision != "fp32",
+        "invert": recipe.invert,
+        "sweep": recipe.sweep is not None,
+    }
+    values: dict[str, Any] = {"labels": labels, "each": each if in_a_row else 1, "seed": min(seeds), "solver": solver}
+    values["steps"] = min(recipe.steps, limits.steps)
+    if about.guidance:
+        values["guidance"] = recipe.guidance_scale
+    steers, others = as_controls(list(map(parse, recipe.steer)), own, clip, about.channels == 3)
+    return values | steers, [*(name for name, true in cannot.items() if true), *(words.name for words in others)]
 
 
 def as_controls(steers: Sequence[Words], own: Collection[str], clip: bool, colour: bool) -> tuple[dict[str, Any], list[Words]]:

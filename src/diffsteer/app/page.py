@@ -81,8 +81,8 @@ window.reopened = async () => {  // the page of another model is coming to this 
   for (;;) {
     await new Promise(later => setTimeout(later, 500));
     try {
-      const found = (await (await fetch(location.pathname, {cache: 'no-store'})).text()).match(start);
-      if (found && found[0] !== here) break;
+      const answer = await fetch(location.pathname, {cache: 'no-store'}), found = (await answer.text()).match(start);
+      if (answer.ok && (!found || found[0] !== here)) break;  // none found: it asks for the login first
     } catch (nobody) {}
   }
   location.reload();

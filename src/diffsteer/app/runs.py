@@ -20,6 +20,7 @@ from diffsteer.config import TrainSettings, as_flags, duration, settings_kind, v
 from diffsteer.errors import Mistake
 from diffsteer.runfolder import LOG_FILE, Resolved, RunFolder
 
+SAYS = "diffsteer: "  # how a command begins to say what is wrong
 NAME = re.compile(r"\w[\w.-]{0,63}")
 POINTS = 400  # of a curve
 TAIL, LINES = 16_384, 30  # bytes and lines of a log that are shown
@@ -140,8 +141,10 @@ class Runs:
             return FAILED, there.why
         if resolved is not None and resolved.finished:
             return FINISHED, ""
+        last = (_tail(run.path / LOG_FILE).splitlines() or [""])[-1]
+        if resolved is None and last.startswith(SAYS):  # refused before it was a run
+            return FAILED, last.removeprefix(SAYS)
         if there is not None and not there.how:
-            last = (_tail(run.path / LOG_FILE).splitlines() or [""])[-1]
             return LOST, "" if last.startswith("$ ") else last
         return STOPPED, ""
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from diffsteer.app.asked import Limits
 from diffsteer.app.desk import Desk, Ticket
 from diffsteer.app.door import Door
-from diffsteer.app.guard import LOOPBACK, Guard, Hosts
+from diffsteer.app.guard import LOOPBACK, Guard, Hosts, host_name
 from diffsteer.app.language import ByLanguage
 from diffsteer.app.opening import opening
 from diffsteer.app.ownlosses import own_losses
@@ -58,6 +58,9 @@ def _placed(settings: AppSettings) -> AppSettings:
 
 
 def _open(model: str, settings: AppSettings, say: Callable[[str], None]) -> None:
+    for name in settings.allow_host:
+        if host_name(name) != name.lower() or "/" in name:
+            raise Mistake(f"--allow-host {name}: give the name alone, such as draw.example.org.")
     login = _login(settings, say)
     own = own_losses(settings.losses)
     clip = None if settings.clip is None else (_absolute(settings.clip, Path.cwd()), settings.clip)  # before we go elsewhere
@@ -103,7 +106,7 @@ def _serve(settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, fol
     shared.first.stays = True
     gr.set_static_paths([jobs])  # served where they lie: no copies
     hosts = Hosts(settings.host)
-    for name in filter(None, os.environ.get(SPACE, "").split(",")):  # its own domain stands beside the Hub's
+    for name in (*settings.allow_host, *filter(None, os.environ.get(SPACE, "").split(","))):  # a Space's own domain stands beside the Hub's
         hosts.add(name.strip())
     demo = page(shared)
     demo.queue(api_open=False, max_size=512, default_concurrency_limit=8)
@@ -230,8 +233,9 @@ def _place() -> Iterator[Path]:
 
 
 def _absolute(model: str, home: Path) -> str:
+    """The model as it is found from anywhere; what is a Hub id seen from `home` stays one."""
     path = home / Path(model).expanduser()
-    return str(path.resolve()) if path.exists() else model
+    return str(path.resolve()) if path.exists() or (home / Path(model).parts[0]).is_dir() else model
 
 
 def _free_port(host: str) -> int:

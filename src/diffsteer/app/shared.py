@@ -52,6 +52,11 @@ class Shared:
         folder.mkdir()
         return folder
 
+    def begun(self) -> None:
+        """Somebody draws: what was to be drawn before anyone came need not be any more."""
+        if self.first is not None and not self.first.over:
+            self.desk.stop(self.first)
+
     def keep(self, upload: Upload) -> str:
         """The key of a picture, a copy of which is kept."""
         folder = self.new_folder()

@@ -10,6 +10,7 @@ import multiprocessing
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -19,6 +20,7 @@ from diffsteer.app.desk import TURN, Job
 from diffsteer.errors import Mistake, Stopped
 
 BEAT = 0.05  # seconds between two looks at whether a job should stop
+PATIENCE = 30.0  # seconds that a job may take to stop, which it does after a step, before its process is ended and another begun
 
 
 class Lost(Exception):
@@ -48,17 +50,21 @@ class Studio:
         self._pipe: Connection | None = None
         self._about: About | None = None
         self._generation = 0
-        self._lock = threading.Lock()
+        self._closed = False
+        self._lock = threading.Lock()  # the desk's thread may start a process while another closes all
 
     def start(self) -> None:
-        """Starts the process; what it needs to load it loads while others do something else."""
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, *self._arguments), name="drawing", daemon=True)
-        self._process.start()
-        theirs.close()
-        self._generation += 1
-        self._about = None
+        """Starts the process, unless all was closed; what it needs to load it loads while others do something else."""
+        with self._lock:
+            if self._closed:
+                return
+            context = multiprocessing.get_context("spawn")
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=_work, args=(theirs, *self._arguments), name="drawing", daemon=True)
+            self._process.start()
+            theirs.close()
+            self._generation += 1
+            self._about = None
 
     @property
     def pid(self) -> int:
@@ -72,6 +78,8 @@ class Studio:
             except Lost as error:
                 raise Stopped(f"The drawing process ended (exit code {error.code}) while it loaded {self.model}.") from None
             if kind == "mistake":
+                self._process.terminate()  # it does nothing more; the next job starts another, which may find what this one did not
+                self._process.join(timeout=5)
                 raise Mistake(value)
             self._about = value
         return self._about
@@ -102,10 +110,12 @@ class Studio:
         return walk
 
     def close(self) -> None:
-        """Ends the process."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.join(timeout=5)
+        """Ends the process, for good."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.terminate()
+                self._process.join(timeout=5)
 
     # ---- the pipe ----------------------------------------------------------------------------------------------------
 
@@ -117,11 +127,15 @@ class Studio:
 
     def _listen(self, stopping: threading.Event) -> Generator[Any, None, bool]:
         """Yields what is shown in one turn; True where the job has come to its end."""
-        asked = False
+        asked: float | None = None
         while True:
-            if stopping.is_set() and not asked:
+            if stopping.is_set() and asked is None:
                 self._say("stop")
-                asked = True
+                asked = time.monotonic()
+            if asked is not None and time.monotonic() - asked > PATIENCE:
+                self._process.kill()  # a loss of its owner's that never returns, say: others wait for their turn
+                self.start()
+                return True
             if not self._waits():
                 continue
             kind, value = self._hear()

@@ -19,7 +19,7 @@ from typing import Any
 
 from diffsteer import runprocess
 from diffsteer.app.desk import Job
-from diffsteer.app.runs import NAME, Runs
+from diffsteer.app.runs import NAME, SAYS, Runs
 from diffsteer.app.words import Said
 from diffsteer.config import DataSettings, PlanSettings, TrainSettings, as_flags, duration, parse_duration, validated
 from diffsteer.recipebook import finetune_settings, train_settings
@@ -90,13 +90,13 @@ class Trainer:
                 return
             report = _json(out)
             sheet = folder / "sheet.png"
-            looked = Looked(data, budget, report, str(sheet) if sheet.exists() else None, wrong=_sentence(err) if code else "")
+            looked = Looked(data, budget, report, str(sheet) if sheet.exists() else None, wrong=_wrong(code, err))
             yield looked
             if not plan or not looked.fit:
                 return
             code, out, err = self._run(plan, stopping)
             if code is not None:
-                yield Looked(data, budget, report, looked.sheet, _json(out), _sentence(err) if code else "")
+                yield Looked(data, budget, report, looked.sheet, _json(out), _wrong(code, err))
 
         return walk
 
@@ -133,7 +133,7 @@ class Trainer:
             code, _, err = self._run([*words, "--out", str(folder)], stopping)
             command = shlex.join(["diffsteer", *words])
             if code:
-                yield Compared(command, wrong=_sentence(err))
+                yield Compared(command, wrong=_wrong(code, err))
             elif code == 0:
                 text, figure = (folder / "compare.md").read_text(encoding="utf-8"), folder / "compare.png"
                 parts = (part for part in text.split("\n\n")[1:] if not part.startswith("!["))  # its title and its figure stand elsewhere
@@ -259,6 +259,7 @@ def _json(text: str) -> Any:
         return None
 
 
-def _sentence(err: str) -> str:
-    """What a command said went wrong."""
-    return (err.strip().splitlines() or [""])[-1].removeprefix("diffsteer: ")
+def _wrong(code: int, err: str) -> str:
+    """What a command said went wrong; empty for one that ended well."""
+    last = (err.strip().splitlines() or [f"It ended with {code} and said nothing; perhaps memory ran out."])[-1]
+    return last.removeprefix(SAYS) if code else ""

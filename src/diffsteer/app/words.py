@@ -135,7 +135,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "example.green": ("In green", "绿色"),
     "example.symmetric": ("Symmetric", "对称"),
     "example.guided": ("Clearer by label guidance", "类别引导，更清晰"),
-    "example.sixteen": ("Sixteen", "十六张"),
+    "example.some": ("{count} pictures", "{count} 张图片"),
     # what goes on
     "state.idle": ("Ready. Press Draw.", "就绪，请点击“生成”。"),
     "state.first": ("Drawn beforehand. Press Draw for your own.", "这是预先生成的，点击“生成”试试您自己的设置。"),

@@ -46,7 +46,7 @@ def work(pipe: Connection, model: str, device: str, clip: str | None) -> None:
     jobs: dict[str, Iterator[Any]] = {}
     try:
         pipe.send(hello)
-        while True:
+        while hello[0] == "ready":  # without a model there is nothing to wait for
             message = pipe.recv()
             if message[0] == "turn":
                 _, token, commission = message
@@ -67,17 +67,18 @@ def about(model: str, device: str, clip: str | None) -> About:
         load_embedder(clip, found)
     denoiser = load(model, "fp32", found)
     spec, own = denoiser.spec, How().resolved(denoiser.spec)
-    solvers = tuple(name for name, each in SOLVERS.items() if spec.process.name in each.processes and name != NOT_OFFERED)
+    solvers = [name for name, each in SOLVERS.items() if spec.process.name in each.processes and name != NOT_OFFERED]
     return About(
         labels=spec.label_names if spec.labelled else (),
         channels=spec.channels,
         height=spec.height,
         width=spec.width,
         guidance=spec.labelled and spec.null_class,
-        solvers=solvers,
+        spacings={name: How(name).resolved(spec).spacing for name in dict.fromkeys([*solvers, str(own.solver)])},
         own_solver=str(own.solver),
         own_steps=int(own.steps or 1),
         own_guidance=float(own.guidance_scale or 1.0),
+        own_interval=spec.guidance_interval,
         device=found,
         notes=denoiser.notes,
     )

@@ -72,12 +72,13 @@ def write_card(
     out = known.folder / CARD if out is None else out
     if out.suffix.lower() != ".md":
         raise Mistake(f"--out {out} should be a Markdown file, such as README.md; {SAMPLES} is written beside it.")
-    if out.exists() and not overwrite and not dry_run:
-        raise Mistake(f"{out} is there already; --overwrite replaces it, and what was written into it by hand.")
+    samples = out.with_name(SAMPLES)
+    for path in (out, samples):
+        if path.exists() and not overwrite and not dry_run:
+            raise Mistake(f"{path} is there already; --overwrite replaces it, and what was written into it by hand.")
     text = card_text(known, licences, name or _default_name(model, known))
     if dry_run:
         return Card(text, (), _notes(known, licences))
-    samples = out.with_name(SAMPLES)
     pixels.write_png(_sample_grid(known), samples)
     with whole_file(out) as beside:
         beside.write_text(text, encoding="utf-8")

@@ -63,6 +63,8 @@ def write_space(model: str, folder: Path, settings: SpaceSettings, say: Say = pr
 
     A Hub id stands in app.py as it is; a model folder or run folder is copied into the Space.
     """
+    if not folder.name:
+        raise Mistake(f"{folder} is where you are; a Space is written as a new folder: give it a name.")
     if folder.exists() and (folder.is_file() or any(folder.iterdir())):
         raise Mistake(f"{folder} is there already, and what you changed in it should not be lost: give another folder, or remove it first.")
     if settings.clip is not None and (Path(settings.clip).expanduser().exists() or settings.clip.count("/") != 1):
