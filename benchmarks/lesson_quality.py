@@ -24,7 +24,7 @@ from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.diffusion.judge import Judge, load_judge
 from diffsteer.evaluation.report import Scores
-from diffsteer.judging import labels_judged, scored_jobs, scorer
+from diffsteer.judging import ids_judged, scored_jobs, scorer
 from diffsteer.recipebook import train_settings
 from diffsteer.sampling.draw import How, draw
 from diffsteer.sampling.folder import load_model
@@ -41,7 +41,7 @@ def drawn(run: Path, count: int, steps: int | None, keep: Path) -> Tensor:
     for first in range(0, count, CHUNK):
         file = keep / f"{first:06d}.pt"
         if not file.is_file():
-            jobs = scored_jobs(model.spec, min(CHUNK, count - first), first)
+            jobs = scored_jobs(range(len(model.spec.label_names)), min(CHUNK, count - first), first)
             torch.save(draw(model, jobs, How(steps=steps)).pictures, file)
             sys.stderr.write(f"{run.name}: {first + len(jobs)} of {count}\n")
         parts.append(torch.load(file))
@@ -51,8 +51,7 @@ def drawn(run: Path, count: int, steps: int | None, keep: Path) -> Tensor:
 def scored(run: Path, pictures: Tensor, data: Pictures, judge: Judge) -> Scores:
     """Of pictures with labels in turn."""
     spec = load_model(str(run)).spec
-    place = labels_judged(spec, judge)
-    ids = torch.tensor([place[job.label or 0] for job in scored_jobs(spec, len(pictures))])
+    ids = ids_judged(spec, scored_jobs(range(len(spec.label_names)), len(pictures)), judge)
     return scorer(data, None, judge, ids, count=len(pictures), split="train", say=sys.stderr.write)(pictures)
 
 

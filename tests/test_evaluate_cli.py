@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional as F
 
@@ -87,6 +89,17 @@ def test_judges_that_cannot_be(diffsteer: Diffsteer, tmp_path: Path) -> None:
 
 
 # ---- evaluate: the model alone ---------------------------------------------------------------------------------------
+
+
+def test_copies_are_looked_for_beside_what_was_learnt_only(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
+    run = Path(shutil.copytree(trained, tmp_path / "run"))
+    file = run / "settings.yaml"
+    known = yaml.safe_load(file.read_text())
+    known["resolved"]["data_fingerprint"] = "of others"
+    file.write_text(yaml.safe_dump(known))
+    ended = diffsteer("evaluate", "run", "digits", *FEW, "--judge", judges.scores, "--out", "scores")
+    assert "these are not the pictures that run learnt from" in ended.out + ended.err
+    assert json.loads((tmp_path / "scores" / "scores.json").read_text())["copies"] is None and not (tmp_path / "scores/copies.png").exists()
 
 
 def test_a_model_is_scored_by_the_labels_it_was_asked_for(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
@@ -305,7 +318,7 @@ def test_data_and_models_that_do_not_go_together(
     assert "There is no model at nowhere" in diffsteer("evaluate", "nowhere", "digits", *FEW, "--judge", judges.scores).mistake()
     others = small_model(names=tuple("abcdefghij"))
     said = diffsteer("evaluate", others, "digits", *FEW, "--judge", judges.scores).mistake()
-    assert "The judge does not know the model's class a" in said
+    assert "The model draws a, b, c, d, e, f, g, h, and digits has pictures of none of them" in said
     plain = small_model(conditioning="none")
     said = diffsteer("evaluate", plain, "digits", *FEW, "--judge", judges.scores, "--steer", "symmetry", "--search").mistake()
     assert "--search goes by what the judge reads, so say what the steers ask for: --asked LABEL." in said

@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from accelerate import PartialState
 from PIL import Image
 
-from diffsteer import run
+from diffsteer import preparing, run
 from diffsteer.errors import Mistake, Stopped
 from diffsteer.recipebook import train_settings
+from diffsteer.training.loop import Training
 
 TINY: dict[str, Any] = {"data": "digits", "channels": (32, 32), "layers": 1, "batch_size": 32, "figures": ()}
 
@@ -138,6 +141,55 @@ def test_a_loss_that_is_not_finite_stops_with_step_pictures_and_checkpoint(tmp_p
         assert int(kept[-1].name.removeprefix("step-")) < step, "nothing after the first bad loss was saved"
 
 
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gradients = Training._gradients
+
+    def broken(self: Training, step: int, micro: Any) -> Any:
+        record = gradients(self, step, micro)
+        if step == 2:
+            next(self.network.parameters()).grad.fill_(float("inf"))
+        return record
+
+    monkeypatch.setattr(Training, "_gradients", broken)
+    with pytest.raises(Stopped, match=r"The gradient is not finite at step 3; the last good checkpoint is .*step-0*2\."):
+        train(tmp_path / "run", steps=3, checkpoint_every=1, clip=1.0)
+    assert len(metrics(tmp_path / "run")) == 2
+
+
+def test_a_full_gpu_is_told_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Training, step: int, micro: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+
+    monkeypatch.setattr(Training, "_gradients", full)
+    with pytest.raises(Stopped, match=r"memory is full at step 0\. Take a smaller --batch-size"):
+        train(tmp_path / "run", steps=3)
+
+
+# ---- what it is made of ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_installed_cannot_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparing, "get_available_trackers", list)
+    with pytest.raises(Mistake, match="--track wandb needs the package wandb, which is not installed"):
+        train(tmp_path / "run", steps=1, track=("wandb",))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_cannot_be_compiled_is_not_and_says_so() -> None:
+    said: list[str] = []
+    gpu = torch.device("cuda", 17)  # there is no such thing here, so nothing can be compiled for it
+    assert not preparing.compiles(train_settings(None, {**TINY, "compile": "auto"}), gpu, said.append)
+    assert len(said) == 1 and said[0].startswith("torch.compile does not work here (") and said[0].endswith("otherwise the same")
+    with pytest.raises(Mistake, match=r"--compile on: torch\.compile does not work here"):
+        preparing.compiles(train_settings(None, {**TINY, "compile": "on"}), gpu, said.append)
+    assert not preparing.compiles(train_settings(None, {**TINY, "budget": "90s"}), gpu, said.append) and len(said) == 1
+
+
+def test_a_run_after_another_in_one_process_takes_its_own_device() -> None:
+    PartialState(cpu=True)
+    assert not preparing._alone_elsewhere("cpu") and preparing._alone_elsewhere("cuda")
+
+
 def test_a_budget_becomes_steps_once(tmp_path: Path) -> None:
     train(tmp_path / "run", budget="6s", batch_size=8)
     first = yaml.safe_load((tmp_path / "run" / "settings.yaml").read_text())["resolved"]
@@ -249,7 +301,7 @@ def test_when_one_process_is_killed_the_other_says_so_and_the_command_resumes(tm
     os.kill(children[1], signal.SIGKILL)
     _, complaints = process.communicate(timeout=90)
     assert process.returncode == 1
-    assert "Process 0 of 2 lost another" in complaints
+    assert "Process 0 of 2 could not go on" in complaints and "Run the same command" in complaints
     assert "Run the same command to go on" in complaints
     assert "Traceback" not in complaints
     again = start(tmp_path / "run", *flags)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from commandline import TINY, Diffsteer, tree
 from diffsteer import curves, judging, previews, run, scoring
 from diffsteer.data.images import load_pictures
+from diffsteer.data.pixels import to_pil
 from diffsteer.diffusion.judge import Judge, load_judge, save_judge
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.report import Scores
@@ -142,7 +143,7 @@ def test_the_time_of_a_look_is_told_by_a_few_pictures(monkeypatch: pytest.Monkey
     monkeypatch.setattr(scoring.Scorer, "_drawn", draws)
     monkeypatch.setattr(scoring.time, "perf_counter", lambda: clock[0])
     spec: Any = None
-    assert SECONDS(scoring.Scorer(spec, 200, "cpu", scored, None), torch.nn.Identity()) == pytest.approx(200 * each + 3)
+    assert SECONDS(scoring.Scorer(spec, (), 200, "cpu", scored, None), torch.nn.Identity()) == pytest.approx(200 * each + 3)
     assert asked == drawn
 
 
@@ -241,6 +242,32 @@ def test_without_a_judge_one_is_trained_and_stays_with_the_run(
     assert evaluated.code == 0 and len(quick_judges) == 1
     rows = json.loads((tmp_path / "run" / "scores" / "scores.json").read_text())["rows"]
     assert rows[0]["frechet"] == scores(tmp_path / "run")[-1]["scores"]["frechet"]
+
+
+def test_a_child_is_scored_by_the_labels_that_its_pictures_have(
+    diffsteer: Diffsteer, tmp_path: Path, small_model: Any, quick_judges: list[dict[str, Any]]
+) -> None:
+    digits = load_pictures("digits")
+    for index in range(200):
+        batch = digits.at([index])
+        if (label := int(batch.labels[0])) in (3, 7):  # type: ignore[index]
+            (tmp_path / "two" / str(label)).mkdir(parents=True, exist_ok=True)
+            to_pil(batch.pixels[0]).save(tmp_path / "two" / str(label) / f"{index}.png")
+    words = ["--steps", 2, "--batch-size", 16, "--figures", "none", "--score-every", 2, "--score-count", 10]
+    tuned = diffsteer("finetune", small_model(), "two", *words, "--out", "run")
+    assert (tuned.code, tuned.err) == (0, "")
+    left = "labels   8 of the model's have no pictures in two and are not scored: 0, 1, 2, 4, 5, 6, 8, 9"
+    assert left in tuned.out.splitlines() and load_judge(tmp_path / "run" / "scores" / "judge").spec.label_names == ("3", "7")
+    accuracy = scores(tmp_path / "run")[-1]["scores"]["accuracy"]
+    assert [each["count"] for each in accuracy["classes"]] == [5, 5]
+    evaluated = diffsteer("evaluate", "run", "two", "--count", 10, "--out", "run/scores")
+    assert (evaluated.code, len(quick_judges)) == (0, 1)
+    (row,) = json.loads((tmp_path / "run" / "scores" / "scores.json").read_text())["rows"]
+    assert row["frechet"] == scores(tmp_path / "run")[-1]["scores"]["frechet"]
+    (tmp_path / "two").rename(tmp_path / "letters")
+    for label, letter in (("3", "c"), ("7", "g")):
+        (tmp_path / "letters" / label).rename(tmp_path / "letters" / letter)
+    assert "has pictures of none of them, but of c, g" in diffsteer("evaluate", "run", "letters", "--count", 10).mistake()
 
 
 def test_a_budget_counts_looks_and_the_judge(tmp_path: Path, quick_judges: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:

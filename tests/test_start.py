@@ -193,7 +193,7 @@ ARROWS: dict[str, set[str]] = {
         "config",
         "errors",
     },
-    "planning": {"previews", "recipebook", "evaluation", "training", "diffusion", "data", "device", "config", "errors"},
+    "planning": {"preparing", "previews", "recipebook", "evaluation", "training", "diffusion", "data", "device", "config"},
     "curves": {"steering", "diffusion", "data"},
     "figures": {"curves", "sampling", "diffusion", "data"},
     "previews": {"sampling", "diffusion", "data"},
@@ -201,10 +201,10 @@ ARROWS: dict[str, set[str]] = {
     "runprocess": {"data", "errors"},
     "evaluation": {"sampling", "steering", "training", "diffusion", "data", "errors"},
     "sampling": {"steering", "diffusion", "data", "errors"},
-    "steering": {"diffusion", "data", "errors"},
+    "steering": {"diffusion", "data", "device", "errors"},
     "training": {"diffusion", "data", "config", "errors"},
     "diffusion": {"errors"},
-    "data": {"errors"},
+    "data": {"device", "errors"},
     "processes": {"errors"},
     "device": {"errors"},
     "recipebook": {"config", "errors"},
@@ -215,7 +215,7 @@ ARROWS: dict[str, set[str]] = {
 
 # The homes of every outside library: files, or folders that end in /. What is everybody's: torch, numpy, PIL, tqdm.
 HOMES: dict[str, set[str]] = {
-    "accelerate": {"preparing.py", "run.py", "fitting.py", "tracking.py", "planning.py", "training/loop.py"},
+    "accelerate": {"preparing.py", "run.py", "fitting.py", "tracking.py", "training/loop.py"},
     "cyclopts": {"cli.py", "commands.py"},
     "datasets": {"data/tables.py"},
     "gradio": {"app/"},
@@ -244,7 +244,7 @@ HOMES: dict[str, set[str]] = {
     },
     "pandas": {"app/lossplot.py"},
     "peft": {"training/lora.py"},
-    "psutil": {"commands.py", "planning.py", "runprocess.py", "data/", "steering/memory.py", "evaluation/cost.py"},
+    "psutil": {"commands.py", "planning.py", "runprocess.py", "device.py", "evaluation/cost.py"},
     "trackio": {"tracking.py"},
     "pydantic": {"config.py", "commands.py", "cli.py"},
     "safetensors": {

@@ -94,7 +94,7 @@ class Kept:
     error_before, error_after: the mean square error, in [-1, 1], of the base's and of the tuned model's guess of the base's pictures from
     noisy ones; the tuned model is told the same label, or none where it does not know it.
     read: labels that both models know, as the base itself reads them: of each picture it guesses best when told the right label, or it
-    does not. judged, frechet: the same as a judge reads them, and the distance of the two models' pictures in its features.
+    does not. judged, frechet: the same as a judge reads them, and the distance of the two models' pictures in its features, of two or more.
     """
 
     pictures: int
@@ -138,7 +138,7 @@ def kept(base: Denoiser, tuned: Denoiser, judge: Judge | None, device: str) -> K
     if judge is not None:
         seen = [_in_channels(pictures, judge.spec.channels) for pictures in (old, new)]
         judged = _judged(judge, seen, pairs, base.spec)
-        distance = frechet_distance(*(judge_features(judge, pictures) for pictures in seen))
+        distance = frechet_distance(*(judge_features(judge, pictures) for pictures in seen)) if len(pairs) > 1 else None
     return Kept(
         pictures=len(pairs),
         change=_apart(old, new_as_old),

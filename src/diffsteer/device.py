@@ -1,7 +1,8 @@
-"""Where torch computes: the device that the user's word means."""
+"""Where torch computes: the device that the user's word means, and the memory it has left."""
 
 from __future__ import annotations
 
+import psutil
 import torch
 
 from diffsteer.errors import Mistake
@@ -20,3 +21,12 @@ def find_device(wanted: str) -> str:
         usable = ", ".join(name for name, available in there.items() if available)
         raise Mistake(f"--device {wanted}: this machine has none that torch can use; there is {usable}.")
     return wanted
+
+
+def free_memory(device: torch.device | str) -> int:
+    """Bytes that can be had: of a GPU, with what torch keeps there and does not use; of the computer for every other device."""
+    device = torch.device(device)
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept

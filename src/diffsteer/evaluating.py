@@ -25,7 +25,19 @@ from diffsteer.evaluation.inception import inception_extractor
 from diffsteer.evaluation.report import Scores, table, write_report
 from diffsteer.evaluation.scorecard import confusion_figure, worst_pictures
 from diffsteer.evaluation.search import best_factor
-from diffsteer.judging import FIRST, TOLD_BY, Say, kept_judge, labels_judged, new_judge, scored_jobs, scorer, shown_training
+from diffsteer.judging import (
+    FIRST,
+    TOLD_BY,
+    Say,
+    ids_judged,
+    kept_judge,
+    labels_left,
+    labels_scored,
+    new_judge,
+    scored_jobs,
+    scorer,
+    shown_training,
+)
 from diffsteer.order import canvas_of, how_of, load_guide, read_words
 from diffsteer.progress import beside_bars, roughly, steps_bar
 from diffsteer.runfolder import RunFolder
@@ -101,10 +113,15 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     if settings.search and asked([Job(None, 0)]) is None:
         raise Mistake("--search goes by what the judge reads, so say what the steers ask for: --asked LABEL.")
     guide = None if settings.autoguidance is None else load_guide(settings.autoguidance[0], denoiser, device)
-    studio = _Studio(denoiser, how, guide, judge, settings.batch_size, device, say)
-    ids = asked(scored_jobs(denoiser.spec, settings.count))
+    labels = labels_scored(denoiser.spec, pictures)
+    for line in labels_left(denoiser.spec, pictures):
+        say(line)
+    studio = _Studio(denoiser, labels, how, guide, judge, settings.batch_size, device, say)
+    ids = asked(scored_jobs(labels, settings.count))
     scores_of = scorer(pictures, extractor, judge, ids, count=settings.count, split=settings.split, say=say)
-    rows, copies = [], None
+    rows, copies, learnt = [], None, _learnt_from(model, pictures)
+    if not learnt:
+        say(f"copies   not looked for: these are not the pictures that {model} learnt from, or not as it read them")
     for name, words in ways:
         steers = distinct([build(word, canvas_of(denoiser.spec, device)) for word in words])
         factor = studio.search(steers, asked) if settings.search and steers else 1.0
@@ -113,7 +130,7 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
         rows.append(Row(name, scores_of(drawn), cost, factor))
         if out is not None:
             _draw_row(out / f"{len(rows) - 1:02d}", rows[-1], drawn, ids, judge)
-        if not words and min(settings.count, pictures.count) >= FEWEST:
+        if not words and learnt and min(settings.count, pictures.count) >= FEWEST:
             copies = find_copies(drawn, pictures, judge, flip=_mirrored(model))
             if out is not None:
                 pixels.write_png(copies_sheet(copies, drawn, pictures), out / "copies.png")
@@ -138,6 +155,12 @@ def _mirrored(model: str) -> bool:
     """Whether a run learnt mirrored pictures, so that a mirrored copy is a copy."""
     run = RunFolder(Path(model).expanduser())
     return run.exists and bool(run.read()["settings"].get("flip"))
+
+
+def _learnt_from(model: str, pictures: Pictures) -> bool:
+    """Whether a run learnt from these pictures; of a model folder alone nobody knows, and DATA is taken for what it learnt from."""
+    run = RunFolder(Path(model).expanduser())
+    return not run.exists or run.resolved().data_fingerprint == pictures.fingerprint
 
 
 def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
@@ -172,6 +195,7 @@ class _Studio:
     """What does not change from row to row."""
 
     denoiser: Denoiser
+    labels: tuple[int, ...]
     how: How
     guide: Denoiser | None
     judge: Judge | None
@@ -181,7 +205,7 @@ class _Studio:
 
     def drawn(self, name: str, steers: Sequence[Steer], count: int) -> tuple[torch.Tensor, Cost]:
         """Pictures uint8 [count, C, H, W], and what they cost; says how long it will take once that is known."""
-        jobs = scored_jobs(self.denoiser.spec, count)
+        jobs = scored_jobs(self.labels, count)
         batches = [jobs[:FIRST], *(jobs[at : at + self.batch] for at in range(FIRST, count, self.batch))]
         with steps_bar(len(batches) * int(self.how.steps or 1), name) as watch:
             return measured(lambda: torch.cat(list(self._batches(name, batches, steers, watch))), self.device)
@@ -201,7 +225,7 @@ class _Studio:
 
     def search(self, steers: Sequence[Steer], asked: _Asked) -> float:
         """The factor of the strengths at which the judge finds what was asked most likely, in the mean of its logarithm."""
-        jobs = scored_jobs(self.denoiser.spec, TRIED, TRIED_FROM)
+        jobs = scored_jobs(self.labels, TRIED, TRIED_FROM)
         ids, judge = asked(jobs), self.judge
         assert ids is not None and judge is not None
 
@@ -283,8 +307,4 @@ def _asked(settings: EvaluateSettings, denoiser: Denoiser, judge: Judge | None, 
     if said is not None:
         asked_ids(names, said, [])
         return lambda jobs: asked_ids(names, said, [job.seed for job in jobs])
-    spec = denoiser.spec
-    if not spec.labelled:
-        return lambda jobs: None
-    place = labels_judged(spec, judge)
-    return lambda jobs: torch.tensor([place[job.label or 0] for job in jobs])
+    return lambda jobs: ids_judged(denoiser.spec, jobs, judge)

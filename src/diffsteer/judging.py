@@ -5,10 +5,11 @@ Called by `evaluating.py`, and by `scoring.py` for a training's own scores, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffsteer.data.batch import Pictures
@@ -28,19 +29,40 @@ TOLD_BY = 5.0  # seconds after which those few tell it; faster ones may have wai
 Say = Callable[[str], None]
 
 
-def scored_jobs(spec: ModelSpec, count: int, first: int = 0) -> list[Job]:
-    """The pictures that are scored: labels in turn, seeds from `first` on."""
-    kinds = len(spec.label_names)
-    return [Job(seed % kinds if spec.labelled else None, seed) for seed in range(first, first + count)]
+def labels_scored(spec: ModelSpec, data: Pictures) -> tuple[int, ...]:
+    """The model's labels that have real pictures to be scored beside: all, where the data has no classes. Mistake where none has."""
+    both = tuple(label for label, name in enumerate(spec.label_names) if name in data.label_names or not data.label_names)
+    if spec.labelled and not both:
+        raise Mistake(
+            f"The model draws {', '.join(spec.label_names[:8])}, and {data.source} has pictures of none of them, but of "
+            f"{', '.join(data.label_names[:8])}."
+        )
+    return both if spec.labelled else ()
 
 
-def labels_judged(spec: ModelSpec, judge: Judge) -> list[int]:
-    """For each of the model's labels its id among the judge's. Mistake where the judge does not know one."""
-    names = judge.spec.label_names
-    unknown = [name for name in spec.label_names if name not in names]
-    if unknown:
-        raise Mistake(f"The judge does not know the model's class {unknown[0]}; it knows {', '.join(names[:8])}.")
-    return [names.index(name) for name in spec.label_names]
+def labels_left(spec: ModelSpec, data: Pictures) -> list[str]:
+    """A line about the model's labels that are not scored; none where all are."""
+    scored = labels_scored(spec, data)
+    left = [name for label, name in enumerate(spec.label_names) if spec.labelled and label not in scored]
+    told = f"labels   {len(left)} of the model's have no pictures in {data.source} and are not scored: {', '.join(left[:8])}"
+    return [told] if left else []
+
+
+def scored_jobs(labels: Sequence[int], count: int, first: int = 0) -> list[Job]:
+    """The pictures that are scored: these labels in turn (none: without), seeds from `first` on."""
+    return [Job(labels[seed % len(labels)] if labels else None, seed) for seed in range(first, first + count)]
+
+
+def ids_judged(spec: ModelSpec, jobs: Sequence[Job], judge: Judge) -> Tensor | None:
+    """The labels [N] that pictures were asked for, by the judge's numbers; None without. Mistake where the judge does not know one."""
+    if not spec.labelled:
+        return None
+    known = {name: place for place, name in enumerate(judge.spec.label_names)}
+    asked = [spec.label_names[job.label or 0] for job in jobs]
+    unknown = next((name for name in asked if name not in known), None)
+    if unknown is not None:
+        raise Mistake(f"The judge does not know the model's class {unknown}; it knows {', '.join(judge.spec.label_names[:8])}.")
+    return torch.tensor([known[name] for name in asked])
 
 
 def kept_judge(folder: Path | None, data: Pictures, architecture: str) -> Judge | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import gc
 import re
 import shlex
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,12 +18,10 @@ from typing import Any
 
 import psutil
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffsteer import previews
+from diffsteer import preparing, previews
 from diffsteer.config import DataSettings, PlanSettings, TrainSettings, as_flags, duration
 from diffsteer.data.batch import Pictures
 from diffsteer.data.decode import Look, look, parse_background
@@ -35,10 +32,9 @@ from diffsteer.data.reading import read_each
 from diffsteer.data.rows import Wanted
 from diffsteer.data.shape import LARGEST_KEPT
 from diffsteer.data.sources import open_source
-from diffsteer.device import find_device
+from diffsteer.device import find_device, free_memory
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.networks import size_multiple, usual_channels
-from diffsteer.errors import Mistake
 from diffsteer.evaluation.cost import measured
 from diffsteer.recipebook import train_settings
 from diffsteer.training.build import build_model
@@ -112,8 +108,7 @@ def plan(data: str, settings: PlanSettings, started: float) -> Proposal:
     """Measures and proposes. started: when the command began (`time.time()`). Raises Mistake."""
     imports = time.time() - started
     device = find_device(settings.device)
-    if settings.precision == "fp16" and device == "cpu":
-        raise Mistake("--precision fp16 needs a GPU; on a CPU use bf16 or fp32.")
+    preparing.check_precision(settings.precision, device)
     options = settings.model_dump(include=set(DataSettings.model_fields))
     first = time.perf_counter()
     pictures = load_pictures(data, **options)
@@ -127,9 +122,9 @@ def plan(data: str, settings: PlanSettings, started: float) -> Proposal:
         finest=_finest(data, settings, pictures),
         sized=settings.size is not None,
         precisions=_precisions(device) if settings.precision == "auto" else (settings.precision,),
-        memory=_free_memory(device),
+        memory=free_memory(device),
         mirrored=_mirrored(pictures),
-        compiles=device == "cuda" and any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")),
+        compiles=device == "cuda" and preparing.has_compiler(),
     )
     base = train_settings(None, {**options, "data": data, "device": settings.device, "budget": settings.budget})
     choice = choose(situation, _Bench(pictures, base, device))
@@ -152,11 +147,11 @@ class _Bench:
         data = self.data if way.size == (self.data.height, self.data.width) else _resized(self.data, settings, way.size)
         network, spec = build_model(settings, data)
         length = Plan(data.count, way.batch, 1, settings.last_batch, ENDLESS, settings.lr, settings.warmup, settings.decay)
-        training = Training(network, spec, settings, data, length, _accelerator(self.device, way.precision))
+        training = Training(network, spec, settings, data, length, preparing.make_accelerator(self.device, way.precision))
         batch, before = min(PROBE, way.batch), _used_memory(self.device)
         step, cost = measured(lambda: _seconds_a_step(training, batch), self.device)
         times = way.batch / batch
-        if times > 1 and step * times < PATIENCE and cost.peak_bytes * times < _free_memory(self.device):
+        if times > 1 and step * times < PATIENCE and cost.peak_bytes * times < free_memory(self.device):
             times, batch, before = 1.0, way.batch, _used_memory(self.device)
             step, cost = measured(lambda: _seconds_a_step(training, batch), self.device)
         parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -205,11 +200,6 @@ def _wait(training: Training) -> None:
     """Until the device has done what it was told."""
     if training.accelerator.device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _accelerator(device: str, precision: str) -> Accelerator:
-    AcceleratorState._reset_state(reset_partial_state=False)  # accelerate's shared state refuses a second precision
-    return Accelerator(cpu=device == "cpu", mixed_precision={"fp32": "no"}.get(precision, precision))
 
 
 def _settings(base: TrainSettings, data: Pictures, way: Way, **more: Any) -> TrainSettings:
@@ -268,11 +258,6 @@ def _precisions(device: str) -> tuple[str, ...]:
     return ("fp32", "bf16") if device == "cpu" else ("fp32",)
 
 
-def _free_memory(device: str) -> int:
-    """Bytes: of the GPU, or of the computer."""
-    return int(torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available)
-
-
 def _used_memory(device: str) -> int:
     """Bytes: on the GPU, or of this process."""
     return int(torch.cuda.memory_allocated() if device == "cuda" else psutil.Process().memory_info().rss)
@@ -280,7 +265,7 @@ def _used_memory(device: str) -> int:
 
 def _machine(device: str) -> str:
     name = torch.cuda.get_device_name() if device == "cuda" else f"{device}, {torch.get_num_threads()} thread(s)"
-    return f"{name}; {_free_memory(device) / 2**30:.0f} GiB of memory free"
+    return f"{name}; {free_memory(device) / 2**30:.0f} GiB of memory free"
 
 
 def _free_folder(data: str) -> str:

@@ -88,14 +88,13 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
         if _finished(folder, settings):
             return _result(folder, resumed=False, already_finished=True)
     device = preparing.choose_device(settings)
-    accelerator = preparing.make_accelerator(settings, device, out)
+    accelerator = preparing.make_accelerator(device, settings.precision, settings.track, out / "trackers")
     # No process may write into the folder before all have seen whether it was there.
     accelerator.wait_for_everyone()
     streaming = ("on" if folder.resolved().streamed else "off") if begun and settings.streaming == "auto" else None
-    data = preparing.load_data(settings, streaming)
+    data = preparing.load_data(settings, streaming, accelerator)
     model = preparing.make_model(settings, data, base)
     How().resolved(model.spec)  # a solver that does not exist or fit is said now, not when the training is over
-    data = data.relabelled(model.spec.label_names) if model.spec.labelled else data
     scoring.check(settings, data, model.spec)
     say = say if accelerator.is_main_process else _silent
     for note in (*data.notes, *model.notes):
@@ -104,11 +103,17 @@ def train(settings: TrainSettings, out: Path, *, say: Say = print, started: floa
     try:
         with runprocess.told_of(out) if accelerator.is_main_process else nullcontext():
             return story.go_on() if begun else story.begin()
+    except torch.OutOfMemoryError as error:
+        raise Stopped(
+            f"The GPU's memory is full at step {story.training.step}. Take a smaller --batch-size, with --accumulate for the same step, "
+            "or --precision bf16."
+        ) from error
     except RuntimeError as error:
         if accelerator.num_processes > 1 and not isinstance(error, Stopped):
+            why = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise Stopped(
-                f"Process {accelerator.process_index} of {accelerator.num_processes} lost another at step {story.training.step}. "
-                "Run the same command to go on from the newest checkpoint."
+                f"Process {accelerator.process_index} of {accelerator.num_processes} could not go on at step {story.training.step}, "
+                f"perhaps because another ended ({why}). Run the same command to go on from the newest checkpoint."
             ) from error
         raise
     finally:
@@ -122,7 +127,7 @@ def outlook(settings: TrainSettings) -> list[str]:
     data = preparing.load_data(settings)
     network, spec, _, notes = preparing.make_model(settings, data, base)
     How().resolved(spec)  # a solver that does not exist or fit is said now, not when the training is over
-    scoring.check(settings, data.relabelled(spec.label_names) if spec.labelled else data, spec)
+    scoring.check(settings, data, spec)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     size = settings.batch_size * settings.accumulate
     if settings.budget is not None:
@@ -157,7 +162,9 @@ class _Story:
         started: float,
         imports: float,
     ) -> None:
-        self.settings, self.folder, self.data, self.accelerator, self.say = settings, folder, data, accelerator, say
+        self.settings, self.folder, self.accelerator, self.say = settings, folder, accelerator, say
+        self.real = data  # with labels of its own, which may be some of the model's
+        self.data = data.relabelled(model.spec.label_names) if model.spec.labelled else data
         self.spec, self.before, self.base = model.spec, model.before, base
         self.started, self.imports = started, imports
         self.scorer: scoring.Scorer | None = None  # the main process's, where the run is scored
@@ -166,7 +173,7 @@ class _Story:
         plan = self._plan(length or 10**9)
         compiled = preparing.compiles(settings, accelerator.device, say)
         teacher = preparing.make_teacher(settings, base, str(accelerator.device))
-        self.training = Training(model.network, self.spec, settings, data, plan, accelerator, compiled=compiled, teacher=teacher)
+        self.training = Training(model.network, self.spec, settings, self.data, plan, accelerator, compiled=compiled, teacher=teacher)
         self.main = accelerator.is_main_process
         self.trackers, self.clock = Trackers(accelerator, settings, folder.path), Clock(accelerator)
         self.parameters = sum(parameter.numel() for parameter in model.network.parameters())
@@ -275,14 +282,15 @@ class _Story:
             return
         records = torch.stack([stepped.record for stepped in waiting])
         norms = records[:, 2].clone()
-        records = self.accelerator.reduce(records, reduction="sum").double().cpu()
+        records = self.accelerator.reduce(records, reduction="sum").cpu().double()
         rows: list[dict[str, Any]] = []
         for stepped, record, norm in zip(waiting, records, norms.tolist(), strict=True):
             sums, counts = record[3 : 3 + NOISE_BINS].tolist(), record[3 + NOISE_BINS :].tolist()
             loss = (record[0] / record[1]).item()
-            if not math.isfinite(loss):
+            scaled = self.accelerator.scaler is not None  # fp16: a step whose gradient is too large is left out, and the scale made smaller
+            if not (math.isfinite(loss) and (scaled or math.isfinite(norm))):
                 self._write_rows(rows)
-                raise self._not_finite(stepped.step)
+                raise self._not_finite(stepped.step, "gradient" if math.isfinite(loss) else "loss")
             by_noise = [_short(total / count) if count else None for total, count in zip(sums, counts, strict=True)]
             rows.append(
                 {
@@ -301,14 +309,14 @@ class _Story:
             self.folder.add_metrics(rows)
         self.trackers.losses(rows)
 
-    def _not_finite(self, step: int) -> Stopped:
+    def _not_finite(self, step: int, what: str) -> Stopped:
         spans = self.training.plan.spans(step - 1, 0, self.training.plan.pictures(step - 1))
         indices = [i for s in spans for i in self.data.take(self.settings.seed, s.epoch, s.start, s.stop).indices.tolist()]
         shown = ", ".join(self.data.name(i) for i in indices[:8]) + (f" and {len(indices) - 8} more" if len(indices) > 8 else "")
         newest = self.folder.newest_checkpoint()
         good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
         return Stopped(
-            f"The loss is not finite at step {step}; {good}. Its batch was {shown}. "
+            f"The {what} is not finite at step {step}; {good}. Its batch was {shown}. "
             f"Try a smaller --lr (it was {self.settings.lr:g}), --clip 1 or --precision fp32."
         )
 
@@ -385,7 +393,7 @@ class _Story:
             return
         device = str(self.accelerator.device)
         if self.main:
-            self.scorer = scoring.prepare(self.settings, self.data, self.spec, self.folder.judge, device, self.say)
+            self.scorer = scoring.prepare(self.settings, self.real, self.spec, self.folder.judge, device, self.say)
         seconds = 0.0 if self.scorer is None else self.scorer.seconds(self.training.ema or self.training.network)
         self.look_seconds = self.clock.of_first(seconds)
 

@@ -23,7 +23,7 @@ from diffsteer.diffusion.networks import size_multiple
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.features import judge_labels
 from diffsteer.evaluation.report import Scores, checked_ids
-from diffsteer.judging import FIRST, TOLD_BY, Say, kept_judge, labels_judged, new_judge, scored_jobs, scorer
+from diffsteer.judging import FIRST, TOLD_BY, Say, ids_judged, kept_judge, labels_left, labels_scored, new_judge, scored_jobs, scorer
 from diffsteer.progress import steps_bar
 from diffsteer.sampling.draw import BATCH, How, draw
 from diffsteer.training.budget import judge_seconds
@@ -33,9 +33,10 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Scorer:
-    """What every look of a run shares: how many pictures, how they are drawn and scored. new_judge: the one trained for it, if one was."""
+    """What every look of a run shares: its pictures, how they are drawn and scored. new_judge: the one trained for it, if one was."""
 
     spec: ModelSpec
+    labels: tuple[int, ...]
     count: int
     device: str
     scores: Callable[[Tensor], Scores]
@@ -61,7 +62,7 @@ class Scorer:
         network.eval()
         with steps_bar(-(-count // BATCH) * int(how.steps or 1), "scores") as watch:
             denoiser = Denoiser(network, self.spec, size_multiple(network))
-            drawn = draw(denoiser, scored_jobs(self.spec, count), how, device=self.device, watch=watch)
+            drawn = draw(denoiser, scored_jobs(self.labels, count), how, device=self.device, watch=watch)
         network.train(training)
         return drawn.pictures
 
@@ -73,7 +74,8 @@ def check(settings: TrainSettings, data: Pictures, spec: ModelSpec) -> None:
     if settings.judge is not None:
         judge = load_judge(settings.judge)
         judge_labels(judge, torch.zeros(1, data.channels, data.height, data.width, dtype=torch.uint8))
-        checked_ids(_asked(spec, judge, settings.score_count), settings.score_count, data, judge)
+        asked = ids_judged(spec, scored_jobs(labels_scored(spec, data), settings.score_count), judge)
+        checked_ids(asked, settings.score_count, data, judge)
     elif len(data.label_names) < 2:
         has = f"one class only, {data.label_names[0]}" if data.label_names else "no labels"
         raise Mistake(
@@ -90,9 +92,12 @@ def prepare(settings: TrainSettings, data: Pictures, spec: ModelSpec, kept: Path
         seconds = None if settings.budget is None else judge_seconds(settings.budget)
         new = new_judge(data, "plain", say, seconds=seconds, device=device)
     judge = (known or new).to(device)  # type: ignore[union-attr]
-    ids = _asked(spec, judge, settings.score_count)
+    labels = labels_scored(spec, data)
+    for line in labels_left(spec, data):
+        say(line)
+    ids = ids_judged(spec, scored_jobs(labels, settings.score_count), judge)
     scores = scorer(data, None, judge, ids, count=settings.score_count, split=settings.split, say=say)
-    return Scorer(spec, settings.score_count, device, scores, new)
+    return Scorer(spec, labels, settings.score_count, device, scores, new)
 
 
 def in_words(scores: Scores) -> str:
@@ -105,14 +110,6 @@ def in_words(scores: Scores) -> str:
 def scalars(scores: Scores) -> dict[str, float]:
     """The value of each measure, by its name."""
     return {kind: each["value"] for kind, each in scores.to_dict().items() if isinstance(each, dict) and "value" in each}
-
-
-def _asked(spec: ModelSpec, judge: Judge, count: int) -> Tensor | None:
-    """The label ids [count] as the judge has them; None for a model without labels."""
-    if not spec.labelled:
-        return None
-    place = labels_judged(spec, judge)
-    return torch.tensor([place[job.label or 0] for job in scored_jobs(spec, count)])
 
 
 def _timed(work: Callable[[], Made]) -> tuple[Made, float]:

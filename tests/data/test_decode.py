@@ -128,6 +128,14 @@ class TestDirectionAndSize:
         assert picture[4, 4].min() > 200
         assert picture[12, 20].max() < 50
 
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_a_tiff_is_told_as_it_is_read(self, orientation: int) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        data = encoded(Image.new("RGB", (24, 16)), "TIFF", exif=exif)
+        seen = look(data, WHITE)
+        assert decode(data, WHITE).shape == (seen.height, seen.width, 3) == ((24, 16, 3) if orientation >= 5 else (16, 24, 3))
+
     def test_orientation_counts_for_pictures_with_alpha_too(self) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6

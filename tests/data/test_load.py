@@ -515,6 +515,7 @@ class TestStreaming:
         assert pets.streamed
         assert any("stay on disk" in note for note in pets.notes)
         assert not load_pictures(str(class_folder), size=(8, 8)).streamed
+        assert load_pictures(str(class_folder), size=(8, 8), processes=4).streamed, "each of the four would hold them all"
         assert not load_pictures(str(class_folder), streaming="off").streamed
 
     def test_a_picture_that_breaks_on_the_way_is_named(self, class_folder: Path) -> None:

@@ -237,6 +237,9 @@ arrays["add/tensor"] = add(labels=torch.tensor([3, 5, 0]), generator=generators(
 arrays["add/one"] = add(labels="5", generator=generators()[1:2], output_type="np", return_dict=False)[0]
 arrays["flow/free"] = flow(batch_size=2, output_type="np").images
 arrays["flow/freely"] = flow(batch_size=2, output_type="np").images
+for name in ("seeded", "seeded again"):
+    torch.manual_seed(7)
+    arrays[f"flow/{name}"] = flow(batch_size=2, output_type="np").images
 
 def refusal(call):
     try:
@@ -388,6 +391,7 @@ def test_labels_are_numbers_names_or_a_tensor(elsewhere: Elsewhere, models: dict
 def test_without_generators_pictures_are_new_each_time(elsewhere: Elsewhere) -> None:
     free, freely = elsewhere.arrays["flow/free"], elsewhere.arrays["flow/freely"]
     assert free.shape == (2, 8, 8, 1) and (free != freely).any() and (free[0] != free[1]).any()
+    assert (elsewhere.arrays["flow/seeded"] == elsewhere.arrays["flow/seeded again"]).all(), "torch's own seed holds here too"
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ def test_what_does_not_fit_goes_through_in_parts(untrained_clip: Path, monkeypat
     loss, some = clip("a red three", CANVAS, model=str(untrained_clip)), pictures(5)
     whole = value_and_gradient(loss, some, moment(some))
     assert loss.embedder._bytes > 10_000
-    monkeypatch.setattr(encoders, "free_bytes", lambda device: 6 * loss.embedder._bytes)  # 3 of the 20 cutouts at a time
+    monkeypatch.setattr(encoders, "free_memory", lambda device: 6 * loss.embedder._bytes)  # 3 of the 20 cutouts at a time
     assert loss.embedder._at_once(torch.zeros(20, 3, 16, 16, requires_grad=True)) == 3
     parts = value_and_gradient(loss, some, moment(some))
     torch.testing.assert_close(parts[0], whole[0], rtol=1e-5, atol=1e-6)

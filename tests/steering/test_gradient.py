@@ -355,3 +355,11 @@ def test_what_does_not_go_together_is_said() -> None:
     ):
         with pytest.raises(ValueError, match=said):
             Steer(redness, **options)
+
+
+def test_one_time_for_all_pictures_may_be_told_to_each() -> None:
+    model, x = small_denoiser(), torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    steered = gradient.SteeredDenoiser(model, [Steer(redness)], model.spec.process, range(3))
+    assert torch.equal(steered(x, 500.0), steered(x, torch.full((3,), 500.0)))
+    with pytest.raises(ValueError, match="pictures of one time"):
+        steered(x, torch.tensor([500.0, 400.0, 300.0]))

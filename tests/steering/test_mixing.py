@@ -127,6 +127,13 @@ def test_dynamic_thresholding_is_a_quantile_of_each_picture() -> None:
     torch.testing.assert_close(thresholded(lambda x, t, cond: pictures, 1.0)(pictures, torch.tensor(0.0))[0].flatten(), values / 50)
 
 
+def test_dynamic_thresholding_has_no_largest_batch() -> None:
+    pictures = torch.zeros(2, 1, 1, 2**23 + 1)
+    pictures[1] = 3
+    found = thresholded(lambda x, t, cond: pictures, 0.9)(pictures, torch.tensor(0.0))
+    assert found[0].max() == 0 and found[1].min() == 1
+
+
 # ---- autoguidance ----------------------------------------------------------------------------------------------------
 
 

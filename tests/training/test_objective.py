@@ -54,6 +54,18 @@ def test_min_snr_caps_the_weight_of_x0_at_gamma() -> None:
     assert torch.equal(objective.weights(process, "eps", t, None), torch.ones(len(t)))
 
 
+@pytest.mark.parametrize("data", [0.5, 1.0, 2.0])
+def test_min_snr_of_a_preconditioned_target_is_the_same_loss_of_x0(data: float) -> None:
+    """An error of EDM's network counts c_out times in x0, so it weighs what x0's weighs, over c_out squared, whatever the data."""
+    process, t = Process("edm", sigma_data=data), torch.linspace(1, 1000, 30)
+    alpha, sigma = process.alpha_sigma(t.double())
+    x_t, answer, other = torch.randn(3, 30, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    apart = [process.to_x0("v", each, x_t, t.double()) for each in (answer, other)]
+    of_x0 = (apart[0] - apart[1]).square().flatten(1).mean(1) * ((alpha / sigma) ** 2).clamp(max=5)
+    of_v = (answer - other).square().flatten(1).mean(1) * objective.weights(process, "v", t, 5.0)
+    torch.testing.assert_close(of_v, of_x0, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("process", [Process("flow"), Process("cosine"), Process("linear")], ids=lambda each: each.name)
 def test_the_velocity_loss_of_x0_is_the_loss_of_a_network_that_predicts_the_velocity(process: Process) -> None:
     """The same x0, told as x0 with this weight and as a velocity with none."""

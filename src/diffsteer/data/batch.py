@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from diffsteer.device import free_memory
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -87,3 +89,10 @@ class Pictures(Protocol):
 
     def to(self, device: torch.device | str) -> Pictures:
         """The same data with its tensors on `device`; streamed data returns itself."""
+
+
+def resident(data: Pictures, device: torch.device | str) -> Pictures:
+    """The pictures on the device that learns from them; where they would take more than half of a GPU's free memory, where they are."""
+    size = data.count * data.channels * data.height * data.width
+    fits = torch.device(device).type != "cuda" or size < free_memory(device) / 2
+    return data.to(device) if fits else data

@@ -68,7 +68,7 @@ def look(encoded: Encoded, behind: Background) -> Look:
     """Read a picture's header only. Raises whatever the decoder raises for a file that is no picture."""
     with opened(encoded) as image:
         width, height = image.size
-        if _orientation(image) >= 5:  # lying on its side
+        if _orientation(image) >= 5 and image.format != "TIFF":  # lying on its side; Pillow tells a TIFF's size as it stands
             width, height = height, width
         return Look(image.mode, width, height, _holds_colour(image, behind))
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
-import psutil
 
 from diffsteer.data.batch import Batch, Pictures
 from diffsteer.data.decode import Background, Encoded, Look, decode, look, parse_background
@@ -20,6 +19,7 @@ from diffsteer.data.rows import HOLE, Source, Wanted, named
 from diffsteer.data.shape import Shape, choose_shape, shape_notes, too_small, too_small_mistake
 from diffsteer.data.sources import open_source
 from diffsteer.data.stream import from_disk
+from diffsteer.device import free_memory
 from diffsteer.errors import Mistake
 
 __all__ = ["Batch", "Pictures", "load_pictures"]
@@ -41,16 +41,18 @@ def load_pictures(
     skip_broken: bool = False,
     streaming: Literal["auto", "on", "off"] = "auto",
     need_labels: bool = False,
+    processes: int = 1,
 ) -> Pictures:
     """The pictures DATA names, in memory or streamed from disk.
 
-    `size` is (height, width). Mistake when nothing is found, a picture cannot be read (unless `skip_broken`), a picture is under 8 pixels
-    a side, `need_labels` and a label is missing, the network is needed and not there, or an option does not fit the data.
+    `size` is (height, width). `processes` of this machine load the same, each for itself. Mistake when nothing is found, a picture cannot
+    be read (unless `skip_broken`), a picture is under 8 pixels a side, `need_labels` and a label is missing, the network is needed and
+    not there, or an option does not fit the data.
     """
     behind = parse_background(background)
     source = open_source(data, Wanted(split, image_column, label_column, caption_column))
     source = settle_labels(source, need_labels)
-    if streaming == "on" or (streaming == "auto" and _outgrows_memory(source, size, behind)):
+    if streaming == "on" or (streaming == "auto" and _outgrows_memory(source, size, behind, processes)):
         return _streamed(source, size, behind, skip_broken)
     return _loaded(source, size, behind, skip_broken)
 
@@ -93,12 +95,13 @@ def _class_notes(source: Source) -> Iterator[str]:
             yield f"{'The class' if len(names) == 1 else 'The classes'} {named(names)} {one if len(names) == 1 else several}."
 
 
-def _outgrows_memory(source: Source, size: tuple[int, int] | None, behind: Background) -> bool:
+def _outgrows_memory(source: Source, size: tuple[int, int] | None, behind: Background, processes: int) -> bool:
     good = _readable(_look_at(source, evenly(source.count, SAMPLE), behind))
     if not good:
         return False
     shape = choose_shape(good, size)
-    return source.count * shape.channels * shape.height * shape.width > SHARE_OF_MEMORY * psutil.virtual_memory().available
+    each = source.count * shape.channels * shape.height * shape.width
+    return each * processes > SHARE_OF_MEMORY * free_memory("cpu")
 
 
 def _loaded(source: Source, size: tuple[int, int] | None, behind: Background, skip_broken: bool) -> Pictures:

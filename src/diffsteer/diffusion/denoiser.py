@@ -5,7 +5,8 @@ A `ModelSpec` says how a network is to be read; `Denoiser` reads it so.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,7 +96,7 @@ class Denoiser:
 
     def __call__(self, x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
         """x0 in [-1, 1] (unclamped) for x_t [B, C, H, W], t in [0, 1000] (a number or [B]) and label ids [B]."""
-        t = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
+        t = times_of(t, x_t)
         return self.read(self.predict(x_t, t, cond), x_t, t)
 
     def predict(self, x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -124,8 +125,27 @@ class Denoiser:
 
     def _arithmetic(self, device: torch.device) -> Any:
         if self.precision == "fp32":
-            return nullcontext()
+            return nullcontext() if self.network.training else _whole_float32()
         return torch.autocast(device.type, PRECISIONS[self.precision])
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Convolutions of NVIDIA's GPUs in float32 proper: as they come they round to TF32's ten bits, by which a picture would depend on the
+    batch that it is drawn in."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def times_of(t: Tensor | float, x_t: Tensor) -> Tensor:
+    """One time for each picture, float32 [B] on the pictures' device; a number is written there, as copying it would wait for a GPU."""
+    if isinstance(t, Tensor) and (t.device == x_t.device or t.numel() > 1):
+        return t.to(x_t.device, torch.float32).expand(x_t.shape[0])
+    return x_t.new_full((x_t.shape[0],), float(t), dtype=torch.float32)
 
 
 def _padded(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:

@@ -65,7 +65,7 @@ class Process:
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_t, sigma_t), shaped like t; float64 for a float64 t, else float32."""
         out = torch.float64 if t.dtype == torch.float64 else torch.float32
-        t = t.to(torch.float32 if t.device.type == "mps" else torch.float64)
+        t = widest(t)
         if self.name == "flow":
             sigma = t / 1000
             alpha = 1 - sigma
@@ -83,19 +83,19 @@ class Process:
         return alpha.to(out), sigma.to(out)
 
     def ratio(self, t: Tensor) -> Tensor:
-        """sigma_t / alpha_t, float64: the one measure of noise that all processes share (infinite at flow's t = 1000)."""
-        alpha, sigma = self.alpha_sigma(t.double())
+        """sigma_t / alpha_t, as `widest`: the one measure of noise that all processes share (infinite at flow's t = 1000)."""
+        alpha, sigma = self.alpha_sigma(widest(t))
         return sigma / alpha
 
     def time_of(self, ratio: Tensor) -> Tensor:
-        """The time at which sigma / alpha equals `ratio`, float64, held inside the process's range."""
-        ratio = ratio.double()
+        """The time at which sigma / alpha equals `ratio`, as `widest`, held inside the process's range."""
+        ratio = widest(ratio)
         if self.name == "flow":
             return torch.where(torch.isinf(ratio), 1000.0, 1000 * ratio / (1 + ratio))
         if self.name == "edm":
             low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
             return (1000 * (ratio ** (1 / self.rho) - low) / (high - low)).clamp(0, 1000)
-        table = _log_ratio_table(self, ratio.device, torch.float64)
+        table = _log_ratio_table(self, ratio.device, ratio.dtype)
         log_ratio = ratio.log().clamp(table[0], table[-1])
         right = torch.searchsorted(table, log_ratio).clamp(1, len(table) - 1)
         below, above = table[right - 1], table[right]
@@ -213,6 +213,11 @@ def process_from_scheduler_config(config: dict[str, Any]) -> tuple[Process, str]
         grid = torch.linspace(start ** (1 / power), end ** (1 / power), steps, dtype=torch.float64) ** power
         return Process("linear", train_steps=steps, betas=tuple(grid.tolist())), words[kind]
     raise ValueError(f"the schedule {schedule!r} is not supported; supported are linear, scaled_linear, squaredcos_cap_v2, trained_betas")
+
+
+def widest(values: Tensor) -> Tensor:
+    """The values in float64; in float32 on Apple's GPUs, which have no more."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
 
 
 def broadcast(coefficient: Tensor, like: Tensor) -> Tensor:

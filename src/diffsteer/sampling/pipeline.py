@@ -128,7 +128,7 @@ class DiffsteerPipeline(DiffusionPipeline):
         ids = self._ids(spec, labels)
         count = len(ids) if ids is not None else batch_size or (len(generator) if isinstance(generator, (list, tuple)) else 1)
         if generator is None:
-            generators = [torch.Generator("cpu").manual_seed(torch.seed() >> 1) for _ in range(count)]
+            generators = [torch.Generator("cpu").manual_seed(int(torch.randint(2**63 - 1, ()))) for _ in range(count)]
         elif isinstance(generator, torch.Generator):
             generators = [generator] * count
         else:
@@ -146,12 +146,12 @@ class DiffsteerPipeline(DiffusionPipeline):
         walk = trajectory(
             Denoiser(self.unet, spec, self.config["multiple"], precision),
             PictureNoise(generators, spec.shape, spec.process.noise),
-            None if ids is None else torch.tensor(ids, device=self.device),
+            None if ids is None else torch.tensor(ids, device=self._execution_device),
             solver=solver,
             steps=steps,
             spacing=spacing,
             mixing=Mixing(scale, spec.guidance_interval),
-            device=self.device,
+            device=self._execution_device,
         )
         with self.progress_bar(total=steps) as bar:
             for state in walk:

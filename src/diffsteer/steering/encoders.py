@@ -22,8 +22,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from diffsteer.data.network import require_hub
+from diffsteer.device import free_memory
 from diffsteer.errors import Mistake
-from diffsteer.steering.memory import SHARE, free_bytes, kept_bytes
+from diffsteer.steering.memory import SHARE, kept_bytes
 
 OPEN_CLIP = "open_clip:"
 KINDS = ("clip", "siglip")  # the `model_type` of folders that can be opened
@@ -89,7 +90,7 @@ class Embedder:
                 return self.encode(seen[:count].detach().requires_grad_())
 
             self._bytes = max(1, kept_bytes(lambda: trial(2)) - kept_bytes(lambda: trial(1)))
-        return max(1, int(SHARE * free_bytes(seen.device) / self._bytes))
+        return max(1, int(SHARE * free_memory(seen.device) / self._bytes))
 
 
 class _Held(torch.autograd.Function):

@@ -110,8 +110,11 @@ class SteeredDenoiser:
         self.pictures_at_once: int | None = None
 
     def __call__(self, x_t: Tensor, t: Tensor | float, cond: Tensor | None = None) -> Tensor:
-        """x0 [B, C, H, W] after the steers' moves, without a gradient."""
-        level, time = level_at(self.process, t), torch.as_tensor(t, dtype=torch.float64)
+        """x0 [B, C, H, W] after the steers' moves, without a gradient. t: one time for all, a number or [B]; ValueError where it is not."""
+        times = torch.as_tensor(t, dtype=torch.float64, device="cpu").flatten()
+        if (times != times[0]).any():
+            raise ValueError("steers act on pictures of one time; call this once for each time")
+        level, time = level_at(self.process, float(times[0])), times[0]
         acting = [steer for steer in self.steers if steer.acts_at(level)]
         at_once = self._at_once(acting, x_t, time, cond, level)
         x0, losses = [], []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import psutil
 import torch
 from torch import Tensor
+
+from diffsteer.device import free_memory
 
 SHARE = 0.5  # of the free memory: the rest is for the loss's own network, the backward pass and the neighbours
 
@@ -14,7 +15,7 @@ SHARE = 0.5  # of the free memory: the rest is for the loss's own network, the b
 def pictures_that_fit(trial: Callable[[int], object], device: torch.device) -> int:
     """At least 1. `trial(n)` runs the network on n pictures with a gradient; what two keep beyond what one keeps is a picture's share."""
     one, two = kept_bytes(lambda: trial(1)), kept_bytes(lambda: trial(2))
-    return max(1, int(SHARE * free_bytes(device) / max(1, two - one)))
+    return max(1, int(SHARE * free_memory(device) / max(1, two - one)))
 
 
 def kept_bytes(run: Callable[[], object]) -> int:
@@ -31,8 +32,3 @@ def kept_bytes(run: Callable[[], object]) -> int:
         total = sum(storages.values())
     del alive
     return total
-
-
-def free_bytes(device: torch.device) -> int:
-    """Free memory of the device; of the computer for all but CUDA."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffsteer.diffusion.process import Process
+from diffsteer.diffusion.denoiser import times_of
+from diffsteer.diffusion.process import Process, widest
 
 DenoiserLike = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
@@ -67,7 +68,7 @@ def label_guided(
         inside = (levels >= interval[0]) & (levels <= interval[1])
         if inside.ndim == 0 and not inside:
             return denoiser(x_t, t, cond)
-        times = torch.as_tensor(t, dtype=torch.float32, device=x_t.device).expand(x_t.shape[0])
+        times = times_of(t, x_t)
         labels = torch.cat([torch.full_like(cond, null_id), cond])
         uncond, conditional = denoiser(torch.cat([x_t, x_t]), torch.cat([times, times]), labels).chunk(2)
         guided = uncond + scale * (conditional - uncond)
@@ -111,13 +112,15 @@ def thresholded(denoiser: DenoiserLike, share: float) -> DenoiserLike:
 
     def thresholded_denoiser(x_t: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
         x0 = denoiser(x_t, t, cond)
-        limit = x0.detach().flatten(1).abs().quantile(share, dim=1).clamp_min(1)[:, None, None, None]
+        sizes = x0.detach().flatten(1).abs()
+        # A picture at a time: quantile() takes 2^24 values at most, which 86 colour pictures of 256 pixels exceed.
+        limit = torch.stack([each.quantile(share) for each in sizes]).clamp_min(1)[:, None, None, None]
         return x0.clamp(-limit, limit) / limit
 
     return thresholded_denoiser
 
 
 def levels_at(process: Process, t: Tensor) -> Tensor:
-    """sigma / sqrt(alpha^2 + sigma^2) at times of the process, shaped like them, float64: 0 clean, 1 noise."""
-    alpha, sigma = process.alpha_sigma(t.double())
+    """sigma / sqrt(alpha^2 + sigma^2) at times of the process, shaped like them, as `widest`: 0 clean, 1 noise."""
+    alpha, sigma = process.alpha_sigma(widest(t))
     return sigma / torch.hypot(alpha, sigma)

@@ -25,7 +25,7 @@ def load_optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer,
     for key, value in tensors.items():
         kind, name = key.split(".", 1)
         parameter = parameters[name]
-        optimizer.state[parameter][kind] = value.clone() if kind == "step" else value.to(parameter.device)
+        optimizer.state[parameter][kind] = value.clone() if kind == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

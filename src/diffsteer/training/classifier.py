@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from diffsteer.data.batch import Pictures
+from diffsteer.data.batch import Pictures, resident
 from diffsteer.data.pixels import to_signed
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import Judge, JudgeSpec
@@ -80,7 +80,7 @@ def train_judge(
         data_fingerprint=data.fingerprint,
         through=through_name,
     )
-    judge, data = _untrained(spec).to(device), data.to(device)
+    judge, data = _untrained(spec).to(device), resident(data, device)
     batch = min(len(learnt), BATCH)
     guess = None if through is None else _guesses(through)
     steps = _steps(judge, data, learnt, batch, seconds, epochs, guess)
@@ -188,7 +188,7 @@ def _guesses(denoiser: Denoiser) -> Guess:
 
     @torch.no_grad()
     def guess(x0: Tensor, eps: Tensor, angle: Tensor) -> Tensor:
-        t = spec.process.time_of(angle.double().tan().cpu()).clamp(0, spec.process.t_max).to(x0)
+        t = spec.process.time_of(angle.cpu().double().tan()).clamp(0, spec.process.t_max).to(x0)
         cond = torch.full((len(x0),), spec.null_id, device=x0.device) if spec.labelled else None
         return denoiser(spec.process.add_noise(x0, eps, t), t, cond)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffsteer.diffusion.denoiser import Denoiser
-from diffsteer.diffusion.process import Process, broadcast
+from diffsteer.diffusion.process import Process, broadcast, widest
 
 Teacher = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (x_t, t [B], label ids [B]) -> x0, without gradients
 
@@ -33,8 +33,8 @@ def neighbour(process: Process, t: Tensor, apart: float) -> Tensor:
 
 
 def noise_share(process: Process, t: Tensor) -> Tensor:
-    """sigma / (alpha + sigma), float64, shaped like t."""
-    alpha, sigma = process.alpha_sigma(t.double())
+    """sigma / (alpha + sigma), as `widest`, shaped like t."""
+    alpha, sigma = process.alpha_sigma(widest(t))
     return sigma / (alpha + sigma)
 
 

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from diffsteer.config import TrainSettings
-from diffsteer.data.batch import Pictures
+from diffsteer.data.batch import Pictures, resident
 from diffsteer.data.pixels import to_signed
 from diffsteer.diffusion.conditioning import drop_labels
 from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
@@ -64,15 +64,15 @@ class Training:
     def __post_init__(self) -> None:
         device = self.accelerator.device
         self.network.to(device)
+        # Convolutions run faster on channels that lie side by side; only the order in memory changes. The average lies alike, and so does
+        # a resumed optimizer's state: a GPU updates all tensors at once only where each pair does.
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotation lacks it
         if self.settings.ema:
             self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
-        # Convolutions run faster on channels that lie side by side, on CPUs and GPUs alike; only the order in memory changes.
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotation lacks it
         optimizer = _optimizer(self.network, self.settings)
         engine = torch.compile(self.network) if self.compiled else self.network
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
-        if _fits(self.data, device):
-            self.data = self.data.to(device)
+        self.data = resident(self.data, device)
         self.denoiser = Denoiser(self.engine, self.spec, size_multiple(self.network))
 
     # ---- the loop --------------------------------------------------------------------------------------------------
@@ -175,7 +175,8 @@ class Training:
         """Dropout inside the network draws from torch's global generator: give it a state that is a function of the step."""
         if not self.settings.dropout:
             return nullcontext()
-        return _seeded(generator_for(self.settings.seed, "dropout", step, micro, self.accelerator.process_index))
+        device = self.accelerator.device
+        return _seeded(generator_for(self.settings.seed, "dropout", step, micro, self.accelerator.process_index), device)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -232,14 +233,6 @@ def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optim
     return Muon(*hidden_and_others(network), settings.lr, BETAS, settings.weight_decay)
 
 
-def _fits(data: Pictures, device: torch.device) -> bool:
-    """Whether the pictures may live on the device: on a GPU, if they leave half of its free memory to the network."""
-    if device.type != "cuda":
-        return True
-    free, _ = torch.cuda.mem_get_info(device)
-    return data.count * data.channels * data.height * data.width < free / 2
-
-
 @dataclass(frozen=True)
 class _Draws:
     eps: Tensor  # [G, C, H, W]
@@ -249,8 +242,8 @@ class _Draws:
 
 
 @contextmanager
-def _seeded(source: torch.Generator) -> Iterator[None]:
-    """torch's global generator seeded inside the block, and put back after it."""
-    with torch.random.fork_rng():
+def _seeded(source: torch.Generator, device: torch.device) -> Iterator[None]:
+    """torch's global generators, of the CPU and of this device, seeded inside the block, and put back after it."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(source.initial_seed())
         yield

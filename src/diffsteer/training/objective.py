@@ -22,6 +22,8 @@ def draw_times(process: Process, kind: str, uniform: Tensor) -> Tensor:
     """
     if kind == "uniform":
         return (uniform * process.train_steps).floor() if process.variance_preserving else uniform * 1000
+    if uniform.device.type == "mps":  # which has neither doubles nor this function
+        return draw_times(process, kind, uniform.cpu()).to(uniform.device)
     normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
     if kind == "logit-normal":
         share = torch.sigmoid(normal)
@@ -40,8 +42,8 @@ def weights(process: Process, prediction: str, t: Tensor, min_snr: float | None 
     if min_snr is None:
         return sigma.clamp_min(LEAST_SIGMA).pow(-2).float()
     snr = (alpha / sigma) ** 2
-    per_x0 = snr.clamp(max=min_snr)
-    return {"x0": per_x0, "eps": per_x0 / snr, "v": per_x0 / (snr + 1)}[prediction].float()
+    per_x0, data = snr.clamp(max=min_snr), process.sigma_data**2
+    return {"x0": per_x0, "eps": per_x0 / snr, "v": per_x0 * data / (snr * data + 1)}[prediction].float()
 
 
 def losses(
