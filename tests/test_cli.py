@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from commandline import TINY, Diffsteer, frames_of, pixels_of, recipe_of, tree, with_text
-from diffsteer.cli import COMMANDS
+from diffsteer.cli import COMMANDS, run
 from diffsteer.config import DataSettings, TrainSettings, choices
 from diffsteer.data.pixels import to_signed
 from diffsteer.diffusion.seeds import PictureNoise
@@ -32,6 +33,32 @@ def outside(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a user calls it."""
     command = [sys.executable, "-m", "diffsteer.cli", *map(str, words)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+
+
+# ---- how it ends -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "diffsteer.cli", "recipes"]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "diffsteer: There is no room left on the disk. Make some; a run then goes on with the same command.\n",
+    )
+
+
+def test_a_library_that_cannot_write_weights_is_told_of_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: Any, path: Path) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("diffsteer.training.checkpoint.save_file", full)
+    monkeypatch.chdir(tmp_path)
+    assert run(["train", "digits", *TINY, "--steps", "1", "--out", "r"]) == 1
+    assert "no room left on the disk" in capsys.readouterr().err
 
 
 # ---- help ------------------------------------------------------------------------------------------------------------

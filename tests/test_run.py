@@ -79,6 +79,14 @@ def test_the_mean_loss_of_each_whole_epoch_is_told(tmp_path: Path) -> None:
     assert result.epochs == pytest.approx([sum(told[:3]) / 3, sum(told[3:]) / 3])
 
 
+def test_a_step_that_ends_in_the_next_epoch_is_of_the_one_that_it_begins_in(tmp_path: Path) -> None:
+    data = picture_folder(tmp_path / "data", count=20)
+    result, _ = train(tmp_path / "run", data=str(data), batch_size=8, epochs=2, preview_every=6)
+    told = losses(tmp_path / "run")
+    assert len(told) == 5, "pictures 0, 8, 16, then 24 and 32 of 40 are the first of each"
+    assert result.epochs == pytest.approx([sum(told[:3]) / 3, sum(told[3:]) / 2])
+
+
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     train(tmp_path / "run", steps=6, checkpoint_every=1, keep=3, preview_every=6)
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
@@ -289,6 +297,19 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     assert said.count("plan ") == 1, "only one of them speaks"
     assert len(losses(tmp_path / "two")) == 50
     assert max(abs(a - b) for a, b in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True)) < 1e-5
+
+
+def test_several_processes_save_at_one_step_and_exit_130(tmp_path: Path) -> None:
+    flags = ["--steps", "100000", "--preview-every", "100000", "--checkpoint-every", "100000", "--processes", "2"]
+    process = start(tmp_path / "run", *flags)
+    wait_for_step(process, tmp_path / "run", 20)
+    process.send_signal(signal.SIGTERM)
+    said, complaints = process.communicate()
+    assert (process.returncode, complaints) == (130, "")
+    step = len(metrics(tmp_path / "run"))
+    assert f"stopped at step {step} of 100000; run the same command to go on" in said
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == [f"step-{step:08d}"]
+    assert (tmp_path / "run" / "model" / "model_index.json").exists()
 
 
 @pytest.mark.slow

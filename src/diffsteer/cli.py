@@ -74,6 +74,9 @@ for _name, (_does, _example) in COMMANDS.items():
     app.command(f"diffsteer.commands:{_name}", name=_name, help=f"{_does}\n\nExample: {_example}")
 
 
+NO_ROOM = "There is no room left on the disk. Make some; a run then goes on with the same command."
+
+
 def main(argv: list[str] | None = None) -> NoReturn:
     """The console script."""
     words = sys.argv[1:] if argv is None else argv
@@ -100,10 +103,15 @@ def run(words: list[str], debug: bool = False) -> int:
         return 0
     except OSError as error:
         # A place that cannot be written or read is the user's to mend; an error without a place is ours.
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _said(NO_ROOM, 1, error, debug)
         if error.filename is None:
             raise
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return _said(f"{error.filename}: {(error.strerror or str(error)).lower()}.", 1 if full else 2, error, debug)
+        return _said(f"{error.filename}: {(error.strerror or str(error)).lower()}.", 2, error, debug)
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):  # as libraries that write weights say it, each in an error of its own
+            raise
+        return _said(NO_ROOM, 1, error, debug)
     return 0
 
 
@@ -123,7 +131,10 @@ def _plainly(error: Any) -> str:
         from diffsteer.config import explain
 
         return explain(cause)
-    said = " ".join(str(error).split()).rstrip(".")
+    said = " ".join(str(error).split())
+    if (listed := said.find(" Available commands:")) >= 0:  # some of them; --help has all
+        said = said[:listed]
+    said = said.rstrip(".")
     command = " ".join(error.command_chain) if getattr(error, "command_chain", None) else ""
     return f"{said}{'' if said.endswith('?') else '.'} See diffsteer {command + ' ' if command else ''}--help."
 

@@ -132,7 +132,9 @@ def _takes_no_word_none(field: FieldInfo | None) -> bool:
 class DataSettings(Settings):
     """How pictures are read."""
 
-    size: Size = Field(None, description="Side, or HEIGHTxWIDTH; default: the data's own, up to 64.")
+    size: Size = Field(
+        None, description="Side, or HEIGHTxWIDTH; default: the data's own, up to 64; 64 where its pictures are of several sizes."
+    )
     image_column: str | None = Field(None, description="Name of the picture column; default: found by type.")
     label_column: str | None = Field(None, description="Name of the label column; default: found by type and name.")
     caption_column: str | None = Field(None, description="Name of the caption column; default: found by type and name.")
@@ -215,7 +217,7 @@ class TrainSettings(DataSettings):
 
     # how long
     budget: Seconds = Field(None, gt=0, description="Time for the whole command: 90s, 20m, 2h.")
-    epochs: int | None = Field(None, ge=1, description="Passes over the data.")
+    epochs: int | None = Field(None, ge=1, description="Passes over the data; default: 30, where neither --steps nor --budget is given.")
     steps: int | None = Field(None, ge=1, description="Optimizer steps.")
 
     # what is watched and kept
@@ -547,12 +549,27 @@ RESUME_MAY_CHANGE = frozenset(
 LENGTHS = ("budget", "epochs", "steps")
 
 
+COMMAND_OF = {
+    "TrainSettings": "train",
+    "FinetuneSettings": "finetune",
+    "SampleSettings": "sample",
+    "JudgeSettings": "judge",
+    "EvaluateSettings": "evaluate",
+    "PlanSettings": "plan",
+    "DataSettings": "check",
+    "AppSettings": "app",
+    "SpaceSettings": "space",
+}
+
+
 def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """`kind(**values)`, its refusals turned into a Mistake of one sentence."""
     unknown = [key for key in values if key not in kind.model_fields]
     if unknown:
         near = get_close_matches(unknown[0].replace("-", "_"), kind.model_fields, n=1)
-        hint = f"did you mean {near[0]}?" if near else "the settings are the flags that diffsteer train --help lists."
+        command = COMMAND_OF.get(kind.__name__)
+        flags = f"the settings are the flags that diffsteer {command} --help lists." if command else "there is nothing of that name."
+        hint = f"did you mean {near[0]}?" if near else flags
         raise Mistake(f"There is no setting {unknown[0]!r} in {where}; {hint}")
     try:
         return kind(**values)
@@ -570,7 +587,7 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "missing" and first["loc"] == ("model",):
         return "No model is given; say which one to begin with, for example diffsteer finetune runs/a photos/ --out runs/b."
     if first["type"] == "missing" and first["loc"] == ("data",):
-        return "No data is given; say where the pictures are, for example diffsteer train photos/ --out runs/photos."
+        return "No data is given; say where the pictures are, a folder such as photos/, or digits, which are built in."
     if first["type"] == "value_error":
         return f"{flag}: {said}."
     if first["type"] == "too_short":

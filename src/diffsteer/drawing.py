@@ -54,8 +54,8 @@ class Written:
 
     def _next(self, first: Path) -> str:
         if first.suffix.lower() != ".png":
-            return f"next: diffsteer sample {shlex.quote(self.model)} --out grid.png --film shows pictures being drawn"
-        return f"next: diffsteer sample --from {shlex.quote(str(first))} --out again.png draws it again; --film shows it being drawn"
+            return f"next: diffsteer sample {shlex.quote(self.model)} --out grid.png --film"
+        return f"next: diffsteer sample --from {shlex.quote(str(first))} --out again.png --film"
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -38,6 +38,32 @@ def term_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Agreed(KeyboardInterrupt):
+    """One of several processes was to end, and all have come to the same step to do so."""
+
+
+@contextmanager
+def first_is_noted() -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C or SIGTERM interrupts nothing: what is yielded says whether one came. The second interrupts.
+
+    Several processes are each in a step of their own when it comes, and save one state only where they end at the same.
+    """
+    came = False
+
+    def note(number: int, frame: Any) -> None:
+        nonlocal came
+        if came:
+            raise Terminated
+        came = True
+
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: came
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 def launched() -> bool:
@@ -92,7 +118,7 @@ def _watched(ranks: list[subprocess.Popen[bytes]]) -> list[int]:
             for rank in ranks:
                 rank.terminate()
         except KeyboardInterrupt:
-            continue  # the processes got it too, and are saving
+            continue  # the processes got it too, and save at the next step that they agree on
         if deadline is None and any(rank.poll() for rank in ranks):
             deadline = time.monotonic() + PATIENCE
         if deadline is not None and time.monotonic() > deadline:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,6 +30,7 @@ from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import is_judge, load_judge, save_judge
 from diffsteer.errors import Mistake, Stopped
 from diffsteer.fitting import Clock, step_and_checkpoint
+from diffsteer.processes import Agreed, first_is_noted
 from diffsteer.progress import beside_bars, roughly
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
@@ -60,7 +62,8 @@ DEFAULT_EPOCHS = 30
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: its folder, steps done, and mean losses: of the last hundred steps, and of each whole epoch."""
+    """What a run leaves: its folder, steps done, and mean losses: of the last hundred steps, and of the steps that begin in each whole
+    epoch."""
 
     out: Path
     steps: int
@@ -241,40 +244,53 @@ class _Story:
         def elapsed() -> float:
             return seconds + time.perf_counter() - clock
 
+        several = self.accelerator.num_processes > 1
+
         def flush() -> None:
             self._flush(waiting, elapsed())
             waiting.clear()
+            if several and self._any(asked()):
+                raise Agreed
 
-        try:
-            if self.training.step and self._is_scored(self.training.step, resolved):
-                self._score(self.training.step, elapsed())  # a run that was stopped while it was looked at has its look to come
-            for stepped in self._with_bar(self.training.run()):
-                waiting.append(stepped)
-                step = stepped.step
-                last = step == resolved.steps
-                if len(waiting) == FLUSH_EVERY or last:
-                    flush()
-                if step % resolved.preview_every == 0 or last:
-                    flush()
-                    self._preview(step)
-                if self._is_scored(step, resolved):
-                    flush()
-                    self._score(step, elapsed())
-                if step % resolved.checkpoint_every == 0 or last:
-                    flush()
-                    self._checkpoint()
-        except KeyboardInterrupt:
-            if self.accelerator.num_processes > 1:
-                raise  # the processes may be in different steps, so nothing they could save together would be one state
-            flush()
-            self._checkpoint()
-            self._save_model()
-            self.say(f"\nstopped at step {self.training.step} of {resolved.steps}; run the same command to go on")
-            raise
+        with first_is_noted() if several else nullcontext(lambda: False) as asked:
+            try:
+                self._steps(resolved, waiting, flush, elapsed)
+            except KeyboardInterrupt as stop:
+                if several and not isinstance(stop, Agreed):
+                    raise  # the processes may be in different steps, so nothing they could save together would be one state
+                self._flush(waiting, elapsed())
+                self._checkpoint()
+                self._save_model()
+                self.say(f"\nstopped at step {self.training.step} of {resolved.steps}; run the same command to go on")
+                raise
         if self.main:
             self._finish(resolved)
         self.accelerator.wait_for_everyone()
         return _result(self.folder, resumed=resumed) if self.main else Result(self.folder.path, resolved.steps, math.nan, (), 0.0, resumed)
+
+    def _steps(self, resolved: Resolved, waiting: list[Stepped], flush: Callable[[], None], elapsed: Callable[[], float]) -> None:
+        """Every step that is left, and what is done at some of them. waiting: those whose metrics `flush` is to write."""
+        if self.training.step and self._is_scored(self.training.step, resolved):
+            self._score(self.training.step, elapsed())  # a run that was stopped while it was looked at has its look to come
+        for stepped in self._with_bar(self.training.run()):
+            waiting.append(stepped)
+            step = stepped.step
+            last = step == resolved.steps
+            if len(waiting) == FLUSH_EVERY or last:
+                flush()
+            if step % resolved.preview_every == 0 or last:
+                flush()
+                self._preview(step)
+            if self._is_scored(step, resolved):
+                flush()
+                self._score(step, elapsed())
+            if step % resolved.checkpoint_every == 0 or last:
+                flush()
+                self._checkpoint()
+
+    def _any(self, mine: bool) -> bool:
+        """Whether it is so in any of the processes, all of which ask."""
+        return bool(self.accelerator.reduce(torch.tensor(float(mine), device=self.accelerator.device), reduction="sum") > 0)
 
     def _flush(self, waiting: list[Stepped], seconds: float) -> None:
         """Writes the waiting steps' metrics; stops at the first loss that is not finite."""
@@ -519,9 +535,12 @@ def _finished(folder: RunFolder, settings: TrainSettings) -> bool:
 def _result(folder: RunFolder, *, resumed: bool, already_finished: bool = False) -> Result:
     rows = folder.metrics()
     losses = [row["loss"] for row in rows]
-    settings = folder.read()["settings"]
-    each = math.ceil(folder.resolved().pictures / (settings["batch_size"] * settings["accumulate"]))
-    epochs = tuple(mean(losses[first : first + each]) for first in range(0, len(losses) - each + 1, each))
+    settings, pictures = folder.read()["settings"], folder.resolved().pictures
+    size = settings["batch_size"] * settings["accumulate"]
+    if settings["last_batch"] == "short":  # an epoch's pictures fill whole steps of their own
+        pictures = math.ceil(pictures / size) * size
+    starts = [-(-epoch * pictures // size) for epoch in range(len(losses) * size // pictures + 1)]  # the first step that begins in each
+    epochs = tuple(mean(losses[first:end]) for first, end in pairwise(starts) if end > first)
     return Result(folder.path, rows[-1]["step"], mean(losses[-100:]), epochs, rows[-1]["seconds"], resumed, already_finished)
 
 

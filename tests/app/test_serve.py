@@ -42,6 +42,11 @@ def test_a_model_that_is_none_is_told_of_and_everything_put_back(
     assert list((tmp_path / "own").glob("diffsteer*")) == [] and Path.cwd() == tmp_path and dict(os.environ) == before
 
 
+def test_without_gradio_it_says_how_to_get_it(diffsteer: Diffsteer, small_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffsteer.app.serve.find_spec", lambda name: None)
+    assert "The app needs Gradio, which is not installed: pip install 'diffsteer[app]'." in diffsteer("app", small_model()).mistake()
+
+
 def test_a_wrong_name_beside_runs_is_no_hub_id(diffsteer: Diffsteer, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     assert "no model at" in diffsteer("app", "runs/typo").mistake()

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from huggingface_hub.errors import HTTPError
 
 from diffsteer.data import network
-from diffsteer.data.network import require_hub
-from diffsteer.errors import Mistake
+from diffsteer.data.network import fetching, require_hub
+from diffsteer.errors import Mistake, Stopped
 
 
 @pytest.fixture
@@ -57,3 +58,12 @@ def test_working_offline_on_purpose_asks_nothing(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     require_hub("a data set")
+
+
+def test_what_breaks_while_it_is_fetched_is_told_in_a_sentence() -> None:
+    for error in (HTTPError("the line went dead"), ConnectionResetError("the line went dead")):
+        with (
+            pytest.raises(Stopped, match=r"did not send all of a/b \(the line went dead\)\. Try again; what has arrived is kept"),
+            fetching("a/b"),
+        ):
+            raise error

@@ -11,9 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from diffsteer.data import network
 from diffsteer.errors import Mistake, Stopped
+from diffsteer.sampling.folder import find_model
 from diffsteer.sharing.hub import Kind, Place, Uploaded, check_name, find_place, left_here, listing, sign_in, upload
 from sharing.hub import Hub, Repo, User
 
@@ -269,3 +271,22 @@ def test_a_refusal_in_the_middle_of_a_file(hub: Hub, folder: Path) -> None:
         send(folder)
     place = find_place(sign_in(), "things", KIND, False)
     assert isinstance(place, Place) and place.files == (".gitattributes",)
+
+
+# ---- what is fetched from it -----------------------------------------------------------------------------------------
+
+
+def test_a_hub_that_is_busy_is_no_missing_folder(hub: Hub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(folder)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    hub.fail("GET", "/api/models/alice/things", 503, "come back later", times=100)
+    with pytest.raises(Stopped, match=r"The Hub did not send alice/things \(.*503.*\)\. Try again"):
+        find_model("alice/things")
+
+
+def test_a_model_that_is_not_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(Mistake, match="The Hub has no model alice/nothing"):
+        find_model("alice/nothing")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -58,6 +59,8 @@ def _placed(settings: AppSettings) -> AppSettings:
 
 
 def _open(model: str, settings: AppSettings, say: Callable[[str], None]) -> None:
+    if find_spec("gradio") is None:
+        raise Mistake("The app needs Gradio, which is not installed: pip install 'diffsteer[app]'.")
     for name in settings.allow_host:
         if host_name(name) != name.lower() or "/" in name:
             raise Mistake(f"--allow-host {name}: give the name alone, such as draw.example.org.")

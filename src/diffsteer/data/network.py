@@ -6,8 +6,10 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from diffsteer.errors import Mistake
+from diffsteer.errors import Mistake, Stopped
 
 PATIENCE = 5.0  # seconds, looking up the name included
 
@@ -30,6 +32,32 @@ def require_hub(what: str, instead: str = "Give something that is on this comput
             f"No network: {endpoint} does not answer, so {what} cannot be fetched. "
             f"{instead}, or set HF_HUB_OFFLINE=1 if it was downloaded before."
         )
+
+
+@contextmanager
+def fetching(model: str) -> Iterator[None]:
+    """Around what huggingface_hub downloads of a model: its refusals in a sentence. Raises Mistake, and Stopped where it broke off."""
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        yield
+    except RepositoryNotFoundError:
+        raise Mistake(f"The Hub has no model {model} (or it is private and you are not logged in).") from None
+    except LocalEntryNotFoundError as error:
+        if offline():
+            raise Mistake(f"There is no folder {model}, and the Hub's copy was not downloaded before.") from None
+        raise Stopped(f"The Hub did not send {model} ({_cause(error)}). Try again; what has arrived is kept.") from None
+    except HFValidationError:
+        raise Mistake(f"{model} is neither a folder nor a Hub id.") from None
+    except (HfHubHTTPError, HTTPError, TimeoutError, ConnectionError) as error:
+        raise Stopped(f"The Hub did not send all of {model} ({_cause(error)}). Try again; what has arrived is kept.") from None
+
+
+def _cause(error: BaseException) -> str:
+    """What was at the bottom of an error, in a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def answers(endpoint: str) -> bool:

@@ -147,20 +147,13 @@ def find_model(model: str) -> Path:
 
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    from diffsteer.data.network import require_hub
+    from diffsteer.data.network import fetching, require_hub
 
     patterns = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors", "*.bin", "*/*.bin", "README.md"]
     require_hub(f"the model {model}")
-    try:
+    with fetching(model):
         return Path(snapshot_download(model, allow_patterns=patterns))
-    except RepositoryNotFoundError:
-        raise Mistake(f"The Hub has no model {model} (or it is private and you are not logged in).") from None
-    except LocalEntryNotFoundError:
-        raise Mistake(f"There is no folder {model}, and the Hub's copy was not downloaded before.") from None
-    except HFValidationError:
-        raise Mistake(f"{model} is neither a folder nor a Hub id.") from None
 
 
 def _network(folder: Path, index: dict[str, Any]) -> tuple[Any, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from diffsteer.data.network import require_hub
+from diffsteer.data.network import fetching, require_hub
 from diffsteer.device import free_memory
 from diffsteer.errors import Mistake
 from diffsteer.steering.memory import SHARE, kept_bytes
@@ -147,19 +147,12 @@ def _find(model: str) -> Path:
 
 def _from_hub(model: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     require_hub(f"the model {model}", INSTEAD)
-    try:
+    with fetching(model):
         folder = Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "spiece.model", "model*.safetensors"]))
         if not any(folder.glob("model*.safetensors")):  # the oldest are pickles only, which are fetched where nothing else is
             folder = Path(snapshot_download(model, allow_patterns=["*.json", "*.txt", "spiece.model", "pytorch_model*.bin"]))
-    except RepositoryNotFoundError:
-        raise Mistake(f"The Hub has no model {model} (or it is private and you are not logged in).") from None
-    except LocalEntryNotFoundError:
-        raise Mistake(f"There is no folder {model}, and the Hub's copy was not downloaded before. {INSTEAD}.") from None
-    except HFValidationError:
-        raise Mistake(f"{model} is neither a folder nor a Hub id.") from None
     return folder
 
 
