@@ -2,7 +2,7 @@
 
     python benchmarks/mnist_embedding.py --data mnist --steps 600 --out benchmarks/results/mnist-embedding.json
 
-Each model is trained by `diffsteer train --recipe mnist-fast` with the label as extra input channels, as the lesson does it, and draws
+Each model is trained by `diffsteer train` with the flags below and the label as extra input channels, as the lesson does it, and draws
 100 of each digit in 10 steps. A small CNN that never saw a drawn digit, trained here on the real ones, reads them; its own accuracy on
 the test split stands beside the table.
 """

@@ -9,6 +9,7 @@ benchmarks/results/solver-matrix.json and .md.
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import json
 import math
@@ -213,6 +214,9 @@ def choices() -> list[str]:
 def main() -> None:
     import diffusers
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for solver-matrix.json and .md")
+    given = parser.parse_args()
     torch.set_num_threads(1)
     start = time.perf_counter()
     ours, theirs = list(our_cells()), list(their_cells())
@@ -227,8 +231,8 @@ def main() -> None:
     }
     result = {"about": about, "ours": summary(ours), "diffusers": summary(theirs)}
     cells = {"our_cells": [_plain(cell) for cell in ours], "diffusers_cells": [_plain(cell) for cell in theirs]}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "solver-matrix.json").write_text(json.dumps(result | cells, indent=1) + "\n")
+    given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "solver-matrix.json").write_text(json.dumps(result | cells, indent=1) + "\n")
     text = "\n".join(
         [
             "# The solver matrix",
@@ -255,7 +259,7 @@ def main() -> None:
             "",
         ]
     )
-    (RESULTS / "solver-matrix.md").write_text(text)
+    (given.out / "solver-matrix.md").write_text(text)
     sys.stdout.write(text)
 
 

@@ -36,7 +36,7 @@ class Part:
 
 
 def parts(given: argparse.Namespace, folder: Path) -> Iterator[Part]:
-    """The parts in their order; those that can be told where, write into the folder."""
+    """The parts in their order; all write into the folder."""
 
     def in_folder(script: str, name: str, small: list[str], full: list[str]) -> Part:
         return Part(script, [*(full if given.full else small), "--out", str(folder)], folder / f"{name}.json")
@@ -44,13 +44,13 @@ def parts(given: argparse.Namespace, folder: Path) -> Iterator[Part]:
     yield in_folder("loop_overhead.py", "loop-overhead", [], ["--rounds", "40", "--compiled"])
     yield in_folder("sampling_speed.py", "sampling-speed", [], ["--rounds", "20", "--lesson-steps", "100"])
     if given.environments:
-        yield in_folder(
-            "peers.py", "peers", ["--environments", given.environments], ["--environments", given.environments, "--rounds", "5"]
-        )
-    yield Part("solver_matrix.py", [], machine.RESULTS / "solver-matrix.json")
+        peers = ["--environments", given.environments]
+        peers += ["--diffusers-script", given.diffusers_script] if given.diffusers_script else []
+        yield in_folder("peers.py", "peers", peers, [*peers, "--rounds", "5"])
+    yield in_folder("solver_matrix.py", "solver-matrix", [], [])
     if given.full and given.data:
-        runs = folder / "time-to-quality-runs"
-        yield Part("time_to_quality.py", [given.data, "--out", str(runs)], machine.RESULTS / "time-to-quality.json")
+        words = [given.data, "--out", str(folder / "time-to-quality-runs"), "--results", str(folder)]
+        yield Part("time_to_quality.py", words, folder / "time-to-quality.json")
 
 
 def lines_of(result: dict[str, Any]) -> list[dict[str, Any]]:

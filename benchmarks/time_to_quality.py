@@ -85,6 +85,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="steps of the lesson's loop that are timed")
     parser.add_argument("--count", type=int, default=commands.COUNT)
     parser.add_argument("--set", nargs="*", default=[], help="settings beside the recipe, NAME=VALUE")
+    parser.add_argument("--results", type=Path, default=machine.RESULTS, help="folder for time-to-quality.json and .md")
     given = parser.parse_args()
     kept = given.out / "lesson.json"
     if not kept.is_file():
@@ -122,7 +123,7 @@ def main() -> None:
             f"| {1000 * told['seconds'] / given.count:.1f} |"
         )
     values = {"lesson": {"steps": len(lesson), "mean": statistics.mean(lesson), "deviation": statistics.stdev(lesson), "whole": whole}}
-    machine.write("time-to-quality", {**values, "set": given.set, "runs": rows}, "\n".join(page))
+    machine.write("time-to-quality", {**values, "set": given.set, "runs": rows}, "\n".join(page), given.results)
     sys.stdout.write("\n".join(page) + "\n")
 
 

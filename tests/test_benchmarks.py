@@ -148,6 +148,10 @@ def test_the_suites_parts_are_there_and_grow_with_what_is_asked(tmp_path: Path) 
     assert small == ["loop_overhead.py", "sampling_speed.py", "solver_matrix.py"]
     assert set(full) == {*small, "peers.py", "time_to_quality.py"}
     assert all((suite.HERE / script).is_file() for script in full)
+    told = suite.parts(asked(full=True, data="mnist", environments="e", diffusers_script="s.py"), tmp_path)
+    parts = {part.script: part for part in told}
+    assert parts["peers.py"].words[:4] == ["--environments", "e", "--diffusers-script", "s.py"]
+    assert all(part.result.parent == tmp_path and str(tmp_path) in part.words for part in parts.values()), "no part writes elsewhere"
 
 
 def test_the_suite_measures_on_when_a_part_fails_and_keeps_what_it_was_told(

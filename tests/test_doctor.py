@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from commandline import Diffsteer, tree
 from diffsteer import cli, doctor
+from diffsteer.config import FROM_THE_BASE, FinetuneSettings, TrainSettings
 from diffsteer.data.images import load_pictures
 from diffsteer.data.memory import MemoryPictures
 from diffsteer.data.pixels import to_signed
@@ -95,6 +97,23 @@ def test_thin_classes_are_named() -> None:
     found = symptoms.thin_classes(["cat", "dog", "owl"], [200, 3, 0])
     assert found is not None and found.seen == "owl: 0, dog: 3" and found.wrong.startswith("2 classes have")
     assert symptoms.thin_classes(["cat", "dog"], [200, 30]) is None
+
+
+@pytest.mark.parametrize(("tuned", "kind"), [(False, TrainSettings), (True, FinetuneSettings)])
+def test_what_mends_a_run_is_a_flag_of_its_own_command(tuned: bool, kind: type[TrainSettings]) -> None:
+    copies: Any = SimpleNamespace(rate=1.0, error=0.0, count=100, flip=False, baseline=SimpleNamespace(rate=0.0, error=0.0))
+    black, grey = torch.zeros(50, 1, 8, 8, dtype=torch.uint8), torch.full((50, 1, 8, 8), 128, dtype=torch.uint8)
+    real = torch.randint(0, 256, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    found = [
+        symptoms.copying(copies, 100, tuned),
+        symptoms.wrong_range(grey, real, "x0", "signed", 1.0, 100, tuned),
+        symptoms.wrong_range(black, real, "x0", "signed", 1.0, 100, tuned),
+        symptoms.thin_classes(["cat", "dog"], [200, 3], tuned),
+    ]
+    known = set(kind.model_fields) - (FROM_THE_BASE if tuned else set())
+    for finding in found:
+        assert finding is not None and set(finding.train) <= known
+        assert {flag.replace("-", "_") for flag in re.findall(r"--([a-z-]+)", finding.mend)} <= known
 
 
 def test_an_old_average_is_told_by_its_loss() -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsteer.config import DataSettings, FinetuneSettings, TrainSettings, as_flags, settings_kind, validated
+from diffsteer.config import DataSettings, FinetuneSettings, TrainSettings, as_flags
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import evenly, load_pictures
 from diffsteer.data.pixels import to_signed
@@ -58,6 +58,11 @@ class Run:
     @property
     def steps(self) -> int:
         return len(self.losses)
+
+    @property
+    def tuned(self) -> bool:
+        """Whether it began with a base, which decides much that a training would."""
+        return isinstance(self.settings, FinetuneSettings)
 
 
 @dataclass
@@ -126,13 +131,7 @@ def diagnose(path: Path, say: Say = lambda line: None) -> Diagnosis:
 
 
 def _read_run(folder: RunFolder) -> Run:
-    try:
-        saved, resolved = folder.read()["settings"], folder.resolved()
-        kind = settings_kind(saved)
-        known = {key: value for key, value in saved.items() if key in kind.model_fields}
-    except (Mistake, KeyError, TypeError, AttributeError):
-        raise Mistake(f"{folder.settings_file} is not of a diffsteer run.") from None
-    settings: TrainSettings = validated(kind, known, str(folder.settings_file))
+    settings, resolved = folder.told()
     rows = folder.metrics()
     norms = tuple(row["grad_norm"] for row in rows if "grad_norm" in row)
     return Run(settings, resolved, tuple(row["loss"] for row in rows), norms)
@@ -172,7 +171,7 @@ def _data(run: Run, looks: Looks) -> Pictures | None:
             labels = data.take(0, 0, 0, data.count).labels
             assert labels is not None
             counts = torch.bincount(labels.cpu(), minlength=len(data.label_names)).tolist()
-            looks.add(f"{len(counts)} classes", symptoms.thin_classes(data.label_names, counts))
+            looks.add(f"{len(counts)} classes", symptoms.thin_classes(data.label_names, counts, run.tuned))
     return data
 
 
@@ -230,7 +229,7 @@ def look_at_pictures(denoiser: Denoiser, data: Pictures | None, run: Run | None,
     if run is None or data is None or pixels is None:
         return
     guidance, steps = spec.guidance_scale, run.steps
-    looks.add("the range of values", symptoms.wrong_range(own, pixels, spec.prediction, spec.pixel_range, guidance, steps))
+    looks.add("the range of values", symptoms.wrong_range(own, pixels, spec.prediction, spec.pixel_range, guidance, steps, run.tuned))
     looks.add("brightness" if spec.channels == 1 else "colours", symptoms.drift(own, pixels, spec.prediction, guidance, steps))
     _look_for_copies(own, data, run, looks)
 
@@ -245,7 +244,7 @@ def _look_for_copies(own: Tensor, data: Pictures, run: Run, looks: Looks) -> Non
     except Mistake as error:
         looks.left_out.append(f"copies: {error}")
         return
-    looks.add("copies", symptoms.copying(copies, run.steps))
+    looks.add("copies", symptoms.copying(copies, run.steps, run.tuned))
 
 
 class _Studio:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from diffsteer.config import FinetuneSettings, TrainSettings, settings_kind, validated
+from diffsteer.config import FinetuneSettings, TrainSettings
 from diffsteer.errors import Mistake
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
@@ -103,7 +103,7 @@ def read_record(path: Path) -> Record:
     run = RunFolder(folder)
     if not run.exists and not (folder / "model_index.json").is_file():
         raise Mistake(f"{path} is neither a run nor a model: it has neither settings.yaml nor model_index.json.")
-    scorings, evaluation = _scorings(folder / "scores.jsonl"), _evaluation(folder / "scores" / "scores.json")
+    scorings, evaluation = _scorings(run), _evaluation(folder / "scores" / "scores.json")
     if not run.exists and not scorings and evaluation is None:
         raise Mistake(f"{path} is a model without scores; diffsteer evaluate {path} DATA --out {path}/scores makes them.")
     return Record(path, _trained(run) if run.exists else None, scorings, evaluation)
@@ -113,18 +113,12 @@ def read_record(path: Path) -> Record:
 
 
 def _trained(run: RunFolder) -> Trained:
-    try:
-        saved, resolved = run.read()["settings"], run.resolved()
-    except (Mistake, KeyError, TypeError):
-        raise Mistake(f"{run.settings_file} is not of a diffsteer run.") from None
-    kind = settings_kind(saved)
-    known = {key: value for key, value in saved.items() if key in kind.model_fields}
-    settings: TrainSettings = validated(kind, known, str(run.settings_file))
+    settings, resolved = run.told()
     conditioning = settings.resolved_conditioning(bool(resolved.label_names))
     decided = {"prediction": settings.resolved_prediction, "times": settings.resolved_times, "conditioning": conditioning}
     rows = run.metrics()
     return Trained(
-        settings={**saved, **settings.model_dump(mode="json"), **decided},
+        settings={**run.read()["settings"], **settings.model_dump(mode="json"), **decided},
         objective=_objective(settings, resolved, conditioning != "none"),
         planned=resolved.steps,
         finished=resolved.finished,
@@ -177,19 +171,12 @@ def _pictures(settings: TrainSettings, resolved: Resolved, steps: int) -> int:
 # ---- scores ----------------------------------------------------------------------------------------------------------
 
 
-def _scorings(file: Path) -> tuple[Scoring, ...]:
-    """The scorings of a training; a half-written last line, left by a kill, is no line."""
-    found = []
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        try:
-            found.append(_scoring(values["scores"], {}, values["step"], values["seconds"] / 60))
-        except (KeyError, TypeError, AttributeError):
-            raise _no_scores(file) from None
-    return tuple(found)
+def _scorings(run: RunFolder) -> tuple[Scoring, ...]:
+    """The scorings of a training."""
+    try:
+        return tuple(_scoring(row["scores"], {}, row["step"], row["seconds"] / 60) for row in run.scores())
+    except (KeyError, TypeError, AttributeError):
+        raise _no_scores(run.scores_file) from None
 
 
 def _evaluation(file: Path) -> Scoring | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from diffsteer.config import RESUME_MAY_CHANGE, TrainSettings, differing, settings_kind
+from diffsteer.config import RESUME_MAY_CHANGE, TrainSettings, differing, settings_kind, validated
 from diffsteer.data.whole import whole_file
 from diffsteer.errors import Mistake
 from diffsteer.runprocess import PROCESS_FILE
@@ -89,6 +89,16 @@ class RunFolder:
     def resolved(self) -> Resolved:
         values = self.read()["resolved"]
         return Resolved(**{**values, "label_names": tuple(values["label_names"])})
+
+    def told(self) -> tuple[TrainSettings, Resolved]:
+        """Its settings, as far as they are known here, and what was decided. Mistake where settings.yaml is somebody else's."""
+        try:
+            saved, resolved = self.read()["settings"], self.resolved()
+            kind = settings_kind(saved)
+            known = {key: value for key, value in saved.items() if key in kind.model_fields}
+        except (Mistake, KeyError, TypeError, AttributeError):
+            raise Mistake(f"{self.settings_file} is not of a diffsteer run.") from None
+        return validated(kind, known, str(self.settings_file)), resolved
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint of a step is, or will be."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from diffsteer import runprocess
 from diffsteer.app.words import Said
-from diffsteer.config import TrainSettings, as_flags, duration, settings_kind, validated
+from diffsteer.config import as_flags, duration
 from diffsteer.errors import Mistake
 from diffsteer.runfolder import LOG_FILE, Resolved, RunFolder
 
@@ -165,9 +165,7 @@ class Runs:
         """The command line that goes on with a run. Raises Said, Mistake."""
         if not run.exists:
             raise Said("wrong.not_begun")
-        saved = run.read()["settings"]
-        kind = settings_kind(saved)
-        settings: TrainSettings = validated(kind, {key: saved[key] for key in kind.model_fields if key in saved}, str(run.settings_file))
+        settings, _ = run.told()
         length = [] if settings.budget is None else ["--budget", duration(settings.budget)]
         flags = as_flags(settings.model_copy(update={"budget": None}))
         return [settings.command, *flags, *length, "--out", f"{self.told}/{run.path.name}"]

@@ -33,7 +33,7 @@ def kid(drawn: Tensor, real: Tensor, basis: Basis) -> Kid:
         mine, reference, other = drawn[half.drawn], real[half.reference], real[half.other]
         within, across = _within(reference), _across(mine, reference)
         values.append(within + _within(mine) - 2 * float(across.mean()))
-        floors.append(within + _within(other) - 2 * float(_across(other, reference).mean()))
+        floors.append(kernel_distance(other, reference))
         to_real[half.drawn] += across
         seen[half.drawn] += 1
     rows = seen > 0

@@ -187,13 +187,14 @@ def stale_average(own: Tensor, average: Tensor, steps: int, ema_decay: float) ->
     return Finding("average", "The average of the weights (EMA) lags behind them", seen, mend, {"ema_decay": decay})
 
 
-def thin_classes(names: Sequence[str], counts: Sequence[int]) -> Finding | None:
-    """Classes of which there are too few pictures to learn anything but those."""
+def thin_classes(names: Sequence[str], counts: Sequence[int], tuned: bool = False) -> Finding | None:
+    """Classes of which there are too few pictures to learn anything but those. tuned: by a fine-tuning, whose labels are its base's."""
     thin = [(count, name) for name, count in zip(names, counts, strict=True) if count < FEWEST_OF_CLASS]
     if not thin:
         return None
     seen = ", ".join(f"{name}: {count}" for count, name in sorted(thin)[:5]) + (f" and {len(thin) - 5} more" if len(thin) > 5 else "")
-    mend = f"Add pictures, {FEWEST_OF_CLASS} of each at the least, or train without labels by --conditioning none."
+    without = "leave these classes out" if tuned else "train without labels by --conditioning none"
+    mend = f"Add pictures, {FEWEST_OF_CLASS} of each at the least, or {without}."
     which = f"{len(thin)} classes have" if len(thin) > 1 else "One class has"
     return Finding("classes", f"{which} very few pictures", seen, mend)
 
@@ -202,24 +203,27 @@ def thin_classes(names: Sequence[str], counts: Sequence[int]) -> Finding | None:
 # Pictures are uint8 [N, C, H, W]; values are told as shares of white, 0 to 1.
 
 
-def wrong_range(drawn: Tensor, real: Tensor, prediction: str, pixel_range: str, guidance: float, steps: int) -> Finding | None:
-    """Values that fill a part of the data's range only, or that pile up at its ends."""
+def wrong_range(
+    drawn: Tensor, real: Tensor, prediction: str, pixel_range: str, guidance: float, steps: int, tuned: bool = False
+) -> Finding | None:
+    """Values that fill a part of the data's range only, or that pile up at its ends. tuned: by a fine-tuning, whose range is its base's."""
     (low, high), (real_low, real_high) = _span(drawn), _span(real)
     ends, real_ends = _at_ends(drawn), _at_ends(real)
     over = float(ends.mean() - real_ends.mean())
     error = math.hypot(float(ends.std()) / math.sqrt(len(ends)), float(real_ends.std()) / math.sqrt(len(real_ends)))
     other = "unit" if pixel_range == "signed" else "signed"
     misread = prediction == "x0"  # only such a network may answer in either range
-    said = (
-        f"If the network was trained on other values, diffsteer.json should say pixel_range {other}; or train anew: --pixel-range {other}."
-    )
+    whose = "of the base " if tuned else ""
+    said = f"If the network was trained on other values, the diffsteer.json {whose}should say pixel_range {other}"
+    said += "." if tuned else f"; or train anew: --pixel-range {other}."
+    change = {} if tuned else {"pixel_range": other}
     if high - low < HALF * (real_high - real_low):
         wrong, seen = (
             "Pictures fill a part of the range only",
             f"values {low:.2f} to {high:.2f}, the data's {real_low:.2f} to {real_high:.2f}",
         )
         if misread:
-            return Finding("range", wrong, seen, said, {"pixel_range": other})
+            return Finding("range", wrong, seen, said, change)
         mend = f"Go on with --steps {_more(steps)}: a model that has learnt little draws the mean."
         return Finding("range", wrong, seen, mend, {"steps": _more(steps)}, goes_on=True)
     if over <= max(SATURATED, SURE * error):
@@ -227,7 +231,7 @@ def wrong_range(drawn: Tensor, real: Tensor, prediction: str, pixel_range: str, 
     wrong = "Pictures are saturated"
     seen = f"{float(ends.mean()):.0%} of the values are black or white, {float(real_ends.mean()):.0%} of the data's"
     if misread and guidance < STRONG_GUIDANCE:
-        return Finding("range", wrong, seen, said, {"pixel_range": other})
+        return Finding("range", wrong, seen, said, change)
     mend = "Draw with --dynamic-threshold 0.995"
     mend += ", or a smaller --guidance-scale." if guidance >= STRONG_GUIDANCE else "; in a new run, --prediction v."
     return Finding("range", wrong, seen, mend, draw=("--dynamic-threshold", "0.995"))
@@ -258,15 +262,16 @@ def drift(drawn: Tensor, real: Tensor, prediction: str, guidance: float, steps: 
     return Finding("drift", wrong, seen, mend, {"steps": _more(steps)}, goes_on=True)
 
 
-def copying(copies: Copies, steps: int) -> Finding | None:
-    """More copies of training pictures than real pictures would show."""
+def copying(copies: Copies, steps: int, tuned: bool = False) -> Finding | None:
+    """More copies of training pictures than real pictures would show. tuned: by a fine-tuning, whose network is its base's."""
     base = copies.baseline
     if copies.rate - base.rate < SURE * math.hypot(copies.error, base.error):
         return None
     seen = f"{copies.rate:.0%} of {copies.count} drawn pictures are copies, {base.rate:.1%} of real ones by the same rule"
-    change: dict[str, Any] = {"steps": max(1, steps // 2), "dropout": 0.1}
+    change: dict[str, Any] = {"steps": max(1, steps // 2), **({"tune": "last-blocks"} if tuned else {"dropout": 0.1})}
+    less = "--tune last-blocks" if tuned else "--dropout 0.1"
     flip = "" if copies.flip else ", with --flip where a mirrored picture is a good one"
-    mend = f"More pictures help most; else train anew with --steps {change['steps']} (half) and --dropout 0.1{flip}."
+    mend = f"More pictures help most; else train anew with --steps {change['steps']} (half) and {less}{flip}."
     return Finding("copies", "The model draws its training pictures", seen, mend, change)
 
 

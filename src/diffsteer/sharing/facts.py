@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffsteer.config import TrainSettings, settings_kind, validated
+from diffsteer.config import TrainSettings
 from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.record import Scoring, Trained, read_record
 from diffsteer.runfolder import Resolved, RunFolder
@@ -88,10 +88,7 @@ def _run(folder: Path) -> Run | None:
         return None
     trained = read_record(run.path).trained
     assert trained is not None
-    saved = run.read()["settings"]
-    kind = settings_kind(saved)
-    known = {key: value for key, value in saved.items() if key in kind.model_fields}
-    return Run(run.path, validated(kind, known, str(run.settings_file)), run.resolved(), trained)
+    return Run(run.path, *run.told(), trained)
 
 
 def _weights(folder: Path) -> list[Path]:
