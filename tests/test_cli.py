@@ -140,6 +140,33 @@ def test_dry_run_marks_what_differs_and_leaves_nothing(diffsteer: Diffsteer, tmp
     assert tree(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("words", "differs"),
+    [
+        (["check", "digits", "--size", "16", "--out", "sheet"], "* size: [16, 16]   # default: None"),
+        (["plan", "digits", "--budget", "90s"], "* budget: 90.0   # default: "),
+        (["judge", "digits", "--seed", "4", "--out", "j"], "* seed: 4   # default: 0"),
+        (["evaluate", "MODEL", "digits", "--count", "50", "--steer", "symmetry"], "* count: 50   # default: 1000"),
+        (["space", "MODEL", "there", "--steer", "symmetry"], "* steer: ['symmetry']   # default: ()"),
+        (["app", "MODEL", "--most-pictures", "4"], "* most_pictures: 4   # default: 64"),
+    ],
+)
+def test_dry_run_does_nothing_wherever_there_are_settings(
+    diffsteer: Diffsteer, tmp_path: Path, trained: Path, words: list[str], differs: str
+) -> None:
+    ended = diffsteer(*(str(trained) if word == "MODEL" else word for word in words), "--dry-run")
+    assert (ended.code, ended.err, ended.last) == (0, "", "next: the same command without --dry-run")
+    assert any(line.startswith(differs) for line in ended.out.splitlines()), ended.out
+    assert sum(line.startswith("*") for line in ended.out.splitlines()) == 1 + (words[0] == "evaluate")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_of_evaluate_tells_rows_and_judge(diffsteer: Diffsteer, trained: Path) -> None:
+    said = diffsteer("evaluate", trained, "digits", "--steps", 3, "--steer", "symmetry", "--dry-run").out
+    assert "rows     unsteered, symmetry: 1,000 pictures each, dpm++2m, 3 steps\njudge    one that is trained on digits\n" in said
+    assert "no label" not in said and "There is no loss" in diffsteer("evaluate", trained, "digits", "--steer", "x", "--dry-run").mistake()
+
+
 def test_dry_run_as_json(diffsteer: Diffsteer, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("steps: 600\nflip: yes\n")
     said = diffsteer("train", "digits", "--recipe", "mine.yaml", "--lr", "0.5", "--dry-run", "--json").json()

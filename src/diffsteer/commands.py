@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ from diffsteer.config import (
     JudgeSettings,
     PlanSettings,
     SampleSettings,
+    Settings,
     SpaceSettings,
     TrainSettings,
 )
@@ -103,6 +105,7 @@ def check(
     data: str,
     *,
     out: Path | None = None,
+    dry_run: Switch = False,
     json_: AsJson = False,
     flags: Annotated[DataFlags | None, FLAT] = None,
 ) -> None:
@@ -114,13 +117,18 @@ def check(
         Built-in name, Hub id, folder of pictures, parquet file or data-set folder.
     out
         Folder for sheet.png.
+    dry_run
+        Print the resolved settings, and stop.
     json_
         Print one machine-readable object.
     """
+    settings = config.validated(DataSettings, _given(flags), "the settings")
+    if dry_run:
+        _dry_run(settings, json_)
+        return
     from diffsteer.data.check import check as look
 
-    options = config.validated(DataSettings, _given(flags), "the settings").model_dump(exclude={"streaming"})
-    report = look(data, out=out, **options)
+    report = look(data, out=out, **settings.model_dump(exclude={"streaming"}))
     if json_:
         _say(json.dumps(report.to_dict(), ensure_ascii=False))
     else:
@@ -137,17 +145,22 @@ def check(
 # ---- plan, train, finetune -------------------------------------------------------------------------------------------
 
 
-def plan(data: str, *, json_: AsJson = False, flags: Annotated[PlanFlags | None, FLAT] = None) -> None:
+def plan(data: str, *, dry_run: Switch = False, json_: AsJson = False, flags: Annotated[PlanFlags | None, FLAT] = None) -> None:
     """Measure this machine for some seconds and propose how to train within a budget; say what that would give.
 
     Parameters
     ----------
     data
         Built-in name, Hub id, folder of pictures, parquet file or data-set folder.
+    dry_run
+        Print the resolved settings, and stop.
     json_
         Print one machine-readable object.
     """
     settings = config.validated(PlanSettings, _given(flags), "the settings")
+    if dry_run:
+        _dry_run(settings, json_)
+        return
     from diffsteer import planning
 
     proposal = planning.plan(data, settings, _process_start())
@@ -222,7 +235,7 @@ def finetune(
 def _run(settings: TrainSettings, out: Path | None, dry_run: bool, json_: bool) -> None:
     """Trains or fine-tunes, and tells what came of it."""
     if dry_run:
-        _dry_run(settings, json_)
+        _dry_run(settings, json_, lambda: _outlook(settings))
         return
     if out is None:
         raise Mistake("Say where the run goes: --out runs/first.")
@@ -253,13 +266,17 @@ def _run(settings: TrainSettings, out: Path | None, dry_run: bool, json_: bool) 
     _say(f"next: diffsteer sample {shlex.quote(str(out))} --out {shlex.quote(out.resolve().name)}.png")
 
 
-def _dry_run(settings: TrainSettings, as_json: bool) -> None:
-    """Prints every setting, those that differ from the default marked, then what they make of the data."""
+def _outlook(settings: TrainSettings) -> list[str]:
     from diffsteer import run
 
-    fields = {key: field for key, field in type(settings).model_fields.items() if key not in ("model", "data")}
-    differ = [key for key, field in fields.items() if getattr(settings, key) != field.get_default()]
-    lines = run.outlook(settings)
+    return run.outlook(settings)
+
+
+def _dry_run(settings: Settings, as_json: bool, outlook: Callable[[], Sequence[str]] = tuple) -> None:
+    """Prints every setting, those that differ from the default marked, then what they make of model and data."""
+    fields = {key: field for key, field in type(settings).model_fields.items() if not field.is_required()}
+    differ = [key for key, field in fields.items() if getattr(settings, key) != field.get_default(call_default_factory=True)]
+    lines = list(outlook())
     if as_json:
         _say(json.dumps({"settings": settings.model_dump(mode="json"), "differ": differ, "outlook": lines}, ensure_ascii=False))
         return
@@ -330,6 +347,7 @@ def judge(
     data: str,
     *,
     out: Path,
+    dry_run: Switch = False,
     json_: AsJson = False,
     flags: Annotated[JudgeFlags | None, FLAT] = None,
 ) -> None:
@@ -341,10 +359,15 @@ def judge(
         Pictures with labels, as for train.
     out
         The judge's folder.
+    dry_run
+        Print the resolved settings, and stop.
     json_
         Print the result as one machine-readable object.
     """
     settings = config.validated(JudgeSettings, _given(flags), "the settings")
+    if dry_run:
+        _dry_run(settings, json_)
+        return
     from diffsteer import evaluating
 
     made = evaluating.make_judge(data, settings, out).spec
@@ -361,6 +384,7 @@ def evaluate(
     data: str,
     *,
     out: Path | None = None,
+    dry_run: Switch = False,
     json_: AsJson = False,
     flags: Annotated[EvaluateFlags | None, FLAT] = None,
 ) -> None:
@@ -374,12 +398,17 @@ def evaluate(
         The real pictures, as for train.
     out
         Folder for scores.json, scores.md, a grid of every row with its mistakes, the nearest training pictures, and the judge.
+    dry_run
+        Print the resolved settings, and stop.
     json_
         Print the result as one machine-readable object.
     """
     settings = config.validated(EvaluateSettings, _given(flags), "the settings")
     from diffsteer import evaluating
 
+    if dry_run:
+        _dry_run(settings, json_, lambda: evaluating.outlook(model, data, settings))
+        return
     found = evaluating.evaluate(model, data, settings, out, (lambda _: None) if json_ else _say)
     if json_:
         _say(json.dumps(found.to_dict(), ensure_ascii=False))
@@ -547,6 +576,7 @@ def space(
     model: str,
     dir_: Annotated[Path, Parameter(name="--dir")],
     *,
+    dry_run: Switch = False,
     json_: AsJson = False,
     flags: Annotated[SpaceFlags | None, FLAT] = None,
 ) -> None:
@@ -558,10 +588,15 @@ def space(
         Hub id, which app.py names, or model folder or run folder, which is copied into the Space.
     dir_
         A new folder: app.py, requirements.txt, README.md, the loss files.
+    dry_run
+        Print the resolved settings, and stop.
     json_
         Print the result as one machine-readable object.
     """
     settings = config.validated(SpaceSettings, _given(flags), "the settings")
+    if dry_run:
+        _dry_run(settings, json_)
+        return
     from diffsteer.sharing.space import write_space
 
     made = write_space(model, dir_, settings, (lambda _: None) if json_ else _say)
@@ -576,14 +611,19 @@ def space(
 # ---- app -------------------------------------------------------------------------------------------------------------
 
 
-def app(model: str, *, flags: Annotated[AppFlags | None, FLAT] = None) -> None:
+def app(model: str, *, dry_run: Switch = False, flags: Annotated[AppFlags | None, FLAT] = None) -> None:
     """Open the web app: draw, steer and watch, in the browser.
 
     Parameters
     ----------
     model
         Model folder, run folder, Hub id or any diffusers pipeline folder with a UNet2DModel.
+    dry_run
+        Print the resolved settings, and stop.
     """
+    if dry_run:
+        _dry_run(config.validated(AppSettings, _given(flags), "the settings"), as_json=False)
+        return
     from diffsteer.app.serve import serve
 
     serve(model, say=_say, **_given(flags))

@@ -140,6 +140,20 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     return evaluation
 
 
+def outlook(model: str, data: str, settings: EvaluateSettings) -> list[str]:
+    """What would be drawn and who would judge it, without drawing. Raises Mistake."""
+    device = find_device(settings.device)
+    denoiser = load_model(model, settings.precision, device)
+    how, pictures, ways = how_of(settings).resolved(denoiser.spec), _pictures(data, settings, denoiser), _ways(settings, denoiser, device)
+    guidance = f", label guidance {how.guidance_scale:g}" if how.guidance_scale != 1 else ""
+    return [
+        f"data     {pictures.source}: {pictures.count} pictures, {len(pictures.label_names)} classes",
+        *labels_left(denoiser.spec, pictures),
+        f"rows     {', '.join(name for name, _ in ways)}: {settings.count:,} pictures each, {how.solver}, {how.steps} steps{guidance}",
+        f"judge    {settings.judge or f'one that is trained on {data}'}",
+    ]
+
+
 def _draw_row(start: Path, row: Row, drawn: torch.Tensor, ids: torch.Tensor | None, judge: Judge | None) -> None:
     """A row's grid, and where classes were asked the confusion matrix and the worst pictures: START.png, START-confusion.png and so on."""
     title = row.name if len(row.name) <= LONGEST_TITLE else f"{row.name[:LONGEST_TITLE]}…"
