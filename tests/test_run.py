@@ -251,6 +251,18 @@ def test_tensorboard_gets_the_losses(tmp_path: Path) -> None:
     assert "preview" in events.Tags()["images"]
 
 
+def test_weights_and_biases_gets_them_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    monkeypatch.chdir(tmp_path)
+    train(Path("run"), steps=3, track="wandb", project="mine")
+    (kept,) = (tmp_path / "run" / "trackers" / "wandb").glob("offline-run-*/run-*.wandb")
+    told = kept.read_bytes()
+    assert b"grad_norm" in told and b"preview" in told and b"mine" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing in the working directory"
+
+
 # ---- other processes -------------------------------------------------------------------------------------------------
 
 
