@@ -258,7 +258,9 @@ def test_weights_and_biases_gets_them_offline(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     train(Path("run"), steps=3, track="wandb", project="mine")
     (kept,) = (tmp_path / "run" / "trackers" / "wandb").glob("offline-run-*/run-*.wandb")
-    told = kept.read_bytes()
+    deadline = time.monotonic() + 60
+    while b"preview" not in (told := kept.read_bytes()) and time.monotonic() < deadline:
+        time.sleep(0.1)  # a process of theirs writes it
     assert b"grad_norm" in told and b"preview" in told and b"mine" in told
     assert [path.name for path in tmp_path.iterdir()] == ["run"], "nothing in the working directory"
 
@@ -300,17 +302,18 @@ def test_control_c_saves_exits_130_and_the_same_command_goes_on(tmp_path: Path) 
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    train(tmp_path / "one", steps=50, preview_every=50, last_batch="short", accumulate=2)
-    flags = ["--steps", "50", "--preview-every", "50", "--last-batch", "short", "--accumulate", "2"]
+    train(tmp_path / "one", steps=30, preview_every=30, last_batch="short", accumulate=2)
+    flags = ["--steps", "30", "--preview-every", "30", "--last-batch", "short", "--accumulate", "2"]
     process = start(tmp_path / "two", *flags, "--processes", "2")
     said, complaints = process.communicate()
     assert process.returncode == 0, complaints
     assert complaints == ""
     assert said.count("plan ") == 1, "only one of them speaks"
-    assert len(losses(tmp_path / "two")) == 50
+    assert len(losses(tmp_path / "two")) == 30
     assert max(abs(a - b) for a, b in zip(losses(tmp_path / "one"), losses(tmp_path / "two"), strict=True)) < 1e-5
 
 
+@pytest.mark.slow
 def test_several_processes_save_at_one_step_and_exit_130(tmp_path: Path) -> None:
     flags = ["--steps", "100000", "--preview-every", "100000", "--checkpoint-every", "100000", "--processes", "2"]
     process = start(tmp_path / "run", *flags)

@@ -11,7 +11,7 @@ import pytest
 
 from app.serving import served
 from commandline import Diffsteer
-from diffsteer.app.serve import PAUSE, TRIES, Login
+from diffsteer.app.serve import PAUSE, TRIES, Login, _absolute
 
 
 @pytest.mark.parametrize(
@@ -47,18 +47,11 @@ def test_without_gradio_it_says_how_to_get_it(diffsteer: Diffsteer, small_model:
     assert "The app needs Gradio, which is not installed: pip install 'diffsteer[app]'." in diffsteer("app", small_model()).mistake()
 
 
-def test_a_wrong_name_beside_runs_is_no_hub_id(diffsteer: Diffsteer, tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    assert "no model at" in diffsteer("app", "runs/typo").mistake()
-
-
-def test_a_page_opens_within_its_limits_and_under_a_name_of_its_own(small_model: Any, tmp_path: Path) -> None:
-    flags = ["--most-steps", "2", "--most-pictures", "3", "--allow-host", "Draw.example"]
-    with served(small_model(data="digits-color"), tmp_path, *flags) as app, httpx.Client(base_url=app.address, trust_env=False) as client:
-        config = client.get("/config", headers={"host": "draw.example"}).json()
-        assert client.get("/config", headers={"host": "evil.example"}).status_code == 400
-        props = {each["props"].get("elem_id"): each["props"] for each in config["components"]}
-        assert props["steps"]["value"] == 2 and [value for _, value in props["each"]["choices"]] == [1, 2]
+def test_a_wrong_name_beside_runs_is_no_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "one").mkdir(parents=True)
+    for name in ("runs/one", "runs/typo", "./nowhere"):
+        assert Path(found := _absolute(name, tmp_path)).is_absolute() == (name != "./nowhere"), found
+    assert _absolute("google/ddpm-cifar10-32", tmp_path) == "google/ddpm-cifar10-32"
 
 
 def test_wrong_logins_are_slowed_down() -> None:
@@ -74,7 +67,8 @@ def test_wrong_logins_are_slowed_down() -> None:
 
 def test_without_a_login_nothing_is_told(small_model: Any, tmp_path: Path) -> None:
     model = Path(os.path.relpath(small_model(), tmp_path))  # told from where the command was given
-    with served(model, tmp_path, "--auth", "me") as app:
+    limits = ["--most-steps", "2", "--most-pictures", "3", "--allow-host", "Draw.example"]
+    with served(model, tmp_path, "--auth", "me", *limits) as app:
         (login,) = [line for line in app.said if line.startswith("login")]
         password = login.split("password ")[1].split()[0]
         assert len(password) >= 12
@@ -87,5 +81,9 @@ def test_without_a_login_nothing_is_told(small_model: Any, tmp_path: Path) -> No
             assert str(app.folder) not in page.text
             assert client.post("/login", data={"username": "me", "password": "a guess"}).status_code == 400
             assert client.post("/login", data={"username": "me", "password": password}).status_code == 200
-            assert client.get("/config").status_code == 200
+            # with it, and under the name that was allowed, the page opens within its limits
+            config = client.get("/config", headers={"host": "draw.example"}).json()
+            assert client.get("/config", headers={"host": "evil.example"}).status_code == 400
+            props = {each["props"].get("elem_id"): each["props"] for each in config["components"]}
+            assert props["steps"]["value"] == 2 and [value for _, value in props["each"]["choices"]] == [1, 2]
     assert list(tmp_path.iterdir()) == []

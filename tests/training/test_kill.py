@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-COMMAND = [sys.executable, "-m", "diffsteer.cli", "train", "digits", "--channels", "32,32", "--layers", "1", "--batch-size", "32"]
+from diffsteer.cli import run
+
+OUTSIDE = [sys.executable, "-m", "diffsteer.cli"]
+COMMAND = ["train", "digits", "--channels", "32,32", "--layers", "1", "--batch-size", "32"]
 COMMAND += ["--preview-every", "100", "--figures", "data,by-label"]
 
 
@@ -34,7 +37,7 @@ def killed_then_finished(out: Path, steps: int, every: int, kills: int, chance: 
     """Kills the command `kills` times, at random moments after training has begun, then lets it finish; how many kills struck."""
     struck = 0
     while struck < kills:
-        process = subprocess.Popen(command(out, steps, every), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*OUTSIDE, *command(out, steps, every)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         before = (out / "metrics.jsonl").stat().st_size if (out / "metrics.jsonl").exists() else 0
         while process.poll() is None and not _begun(out, before):
             time.sleep(0.01)
@@ -44,8 +47,7 @@ def killed_then_finished(out: Path, steps: int, every: int, kills: int, chance: 
         process.send_signal(signal.SIGKILL)
         process.wait()
         struck += 1
-    done = subprocess.run(command(out, steps, every), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert run(command(out, steps, every)) == 0
     return struck
 
 
@@ -56,8 +58,8 @@ def _begun(out: Path, size_before: int) -> bool:
 
 
 def test_a_kill_leaves_no_trace(tmp_path: Path) -> None:
-    subprocess.run(command(tmp_path / "straight", 60, 10), check=True, capture_output=True)
-    assert killed_then_finished(tmp_path / "killed", 60, 10, kills=1, chance=random.Random(1), longest=0.3) == 1
+    assert run(command(tmp_path / "straight", 30, 10)) == 0
+    assert killed_then_finished(tmp_path / "killed", 30, 10, kills=1, chance=random.Random(1), longest=0.3) == 1
     straight, killed = files(tmp_path / "straight"), files(tmp_path / "killed")
     assert straight.keys() == killed.keys()
     assert [name for name in straight if straight[name] != killed[name]] == []
@@ -65,7 +67,7 @@ def test_a_kill_leaves_no_trace(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_kills_leave_no_trace(tmp_path: Path) -> None:
-    subprocess.run(command(tmp_path / "straight", 400, 20), check=True, capture_output=True)
+    assert run(command(tmp_path / "straight", 400, 20)) == 0
     kills, attempt = 0, 0
     while kills < 20:
         attempt += 1
