@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,22 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from diffsteer import cli, config, recipebook
-from diffsteer.config import FROM_THE_BASE, LENGTHS, DataSettings, FinetuneSettings, PictureRecipe, TrainSettings, as_flags
+from diffsteer.config import (
+    FROM_THE_BASE,
+    LENGTHS,
+    AppSettings,
+    DataSettings,
+    EvaluateSettings,
+    FinetuneSettings,
+    JudgeSettings,
+    PictureRecipe,
+    PlanSettings,
+    SampleSettings,
+    SpaceSettings,
+    TrainSettings,
+    as_flags,
+    validated,
+)
 from diffsteer.errors import Mistake
 from diffsteer.recipebook import recipe_command, recipe_settings, train_settings
 
@@ -126,6 +142,19 @@ def test_a_mistake_is_one_sentence_that_says_what_is_possible(given: dict[str, A
         settings_of(**given)
     said = str(caught.value)
     assert says.lower() in said.lower() and said.endswith((".", "?")) and "\n" not in said and not said[0].islower()
+
+
+KINDS = [TrainSettings, FinetuneSettings, SampleSettings, JudgeSettings, EvaluateSettings, PlanSettings, AppSettings, SpaceSettings]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_unknown_setting_leads_to_the_help_of_its_own_command(kind: type[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Mistake) as caught:
+        validated(kind, {"qqq": 9}, "the settings")
+    (command,) = re.findall(r"that diffsteer (\w+) --help lists", str(caught.value))
+    assert cli.run([command, "--help"]) == 0
+    own = next(name for name in reversed(kind.model_fields) if name in kind.__annotations__)
+    assert f"--{own.replace('_', '-')}" in capsys.readouterr().out
 
 
 def test_data_must_be_named() -> None:

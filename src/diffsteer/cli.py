@@ -74,9 +74,6 @@ for _name, (_does, _example) in COMMANDS.items():
     app.command(f"diffsteer.commands:{_name}", name=_name, help=f"{_does}\n\nExample: {_example}")
 
 
-NO_ROOM = "There is no room left on the disk. Make some; a run then goes on with the same command."
-
-
 def main(argv: list[str] | None = None) -> NoReturn:
     """The console script."""
     words = sys.argv[1:] if argv is None else argv
@@ -89,6 +86,7 @@ def run(words: list[str], debug: bool = False) -> int:
     """Runs a command line; the exit code. Errors that are the user's are said on stderr."""
     try:
         app(words or ["--help"], exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as error:
         return _said(_plainly(error), 2, error, debug)
     except Mistake as error:
@@ -98,21 +96,33 @@ def run(words: list[str], debug: bool = False) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`diffsteer ... | head`): nothing is wrong, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _end_output()  # the reader of our output has gone (`diffsteer ... | head`): nothing is wrong
         return 0
     except OSError as error:
         # A place that cannot be written or read is the user's to mend; an error without a place is ours.
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _said(NO_ROOM, 1, error, debug)
+            return _no_room(error, debug)
         if error.filename is None:
             raise
         return _said(f"{error.filename}: {(error.strerror or str(error)).lower()}.", 2, error, debug)
     except Exception as error:
         if os.strerror(errno.ENOSPC) not in str(error):  # as libraries that write weights say it, each in an error of its own
             raise
-        return _said(NO_ROOM, 1, error, debug)
+        return _no_room(error, debug)
     return 0
+
+
+def _no_room(error: BaseException, debug: bool) -> int:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _end_output()  # it is our output that has no room
+    return _said("There is no room left on the disk. Make some; a run then goes on with the same command.", 1, error, debug)
+
+
+def _end_output() -> None:
+    """What is still to be written goes nowhere, and Python does not complain of that at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _said(sentence: str, code: int, error: BaseException, debug: bool) -> int:

@@ -104,6 +104,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    command: ClassVar[str] = ""  # whose flags these are
+
     @model_validator(mode="before")
     @classmethod
     def _none_in_words(cls, values: Any) -> Any:
@@ -131,6 +133,8 @@ def _takes_no_word_none(field: FieldInfo | None) -> bool:
 
 class DataSettings(Settings):
     """How pictures are read."""
+
+    command: ClassVar[str] = "check"
 
     size: Size = Field(
         None, description="Side, or HEIGHTxWIDTH; default: the data's own, up to 64; 64 where its pictures are of several sizes."
@@ -410,6 +414,8 @@ class DrawSettings(Settings):
 class SampleSettings(DrawSettings):
     """Everything that decides what `diffsteer sample` draws and how it is shown."""
 
+    command: ClassVar[str] = "sample"
+
     labels: str | None = Field(None, description="Names, numbers, ranges or all: cat,dog or 0-9.")
     per_label: int | None = Field(None, description="Pictures a label (8).")
     count: int | None = Field(None, description="Pictures in all, labels in turn (16 without labels).")
@@ -431,6 +437,8 @@ class SampleSettings(DrawSettings):
 class JudgeSettings(DataSettings):
     """How a judge is trained."""
 
+    command: ClassVar[str] = "judge"
+
     architecture: Literal["plain", "patches"] = Field(
         "plain", description="plain: convolutions; patches: an MLP-Mixer. Let one steer and the other judge."
     )
@@ -445,6 +453,8 @@ class JudgeSettings(DataSettings):
 
 class EvaluateSettings(DrawSettings, DataSettings):
     """What is drawn to be scored, and by whom."""
+
+    command: ClassVar[str] = "evaluate"
 
     count: int = Field(1000, ge=2, description="Pictures drawn for each row, labels in turn, seeds 0, 1, 2, ...")
     judge: str | None = Field(
@@ -469,6 +479,8 @@ class EvaluateSettings(DrawSettings, DataSettings):
 class PlanSettings(DataSettings):
     """What a plan is asked for."""
 
+    command: ClassVar[str] = "plan"
+
     budget: Annotated[float, BeforeValidator(parse_duration)] = Field(
         "20m", gt=0, validate_default=True, description="Time for the whole training, start to exit: 90s, 20m, 2h."
     )
@@ -478,6 +490,8 @@ class PlanSettings(DataSettings):
 
 class AppSettings(Settings):
     """How the web app is served, and what one job on it may be."""
+
+    command: ClassVar[str] = "app"
 
     host: str = Field("127.0.0.1", description="Address to serve on; 0.0.0.0: every one that this machine has.")
     port: int | None = Field(None, ge=1, le=65535, description="Default: 7860, or the next that is free.")
@@ -505,6 +519,8 @@ class AppSettings(Settings):
 
 class SpaceSettings(Settings):
     """What the page of a Space offers and opens with."""
+
+    command: ClassVar[str] = "space"
 
     steer: Words = Field((), description="A steer that the page opens with: color=#1ae680, mine.py:redness:2; may be given several times.")
     losses: str | None = Field(None, description="Folder of .py files whose functions may be steered by; they are copied, and run there.")
@@ -549,26 +565,14 @@ RESUME_MAY_CHANGE = frozenset(
 LENGTHS = ("budget", "epochs", "steps")
 
 
-COMMAND_OF = {
-    "TrainSettings": "train",
-    "FinetuneSettings": "finetune",
-    "SampleSettings": "sample",
-    "JudgeSettings": "judge",
-    "EvaluateSettings": "evaluate",
-    "PlanSettings": "plan",
-    "DataSettings": "check",
-    "AppSettings": "app",
-    "SpaceSettings": "space",
-}
-
-
 def validated(kind: type[Any], values: Mapping[str, Any], where: str) -> Any:
     """`kind(**values)`, its refusals turned into a Mistake of one sentence."""
     unknown = [key for key in values if key not in kind.model_fields]
     if unknown:
         near = get_close_matches(unknown[0].replace("-", "_"), kind.model_fields, n=1)
-        command = COMMAND_OF.get(kind.__name__)
-        flags = f"the settings are the flags that diffsteer {command} --help lists." if command else "there is nothing of that name."
+        flags = (
+            f"the settings are the flags that diffsteer {kind.command} --help lists." if kind.command else "there is nothing of that name."
+        )
         hint = f"did you mean {near[0]}?" if near else flags
         raise Mistake(f"There is no setting {unknown[0]!r} in {where}; {hint}")
     try:

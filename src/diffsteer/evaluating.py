@@ -173,7 +173,8 @@ def _mirrored(model: str) -> bool:
 
 def _learnt_from(model: str, pictures: Pictures) -> bool:
     """Whether a run learnt from these pictures; of a model folder alone nobody knows, and DATA is taken for what it learnt from."""
-    run = RunFolder(Path(model).expanduser())
+    path = Path(model).expanduser()
+    run = next((each for each in (RunFolder(path), RunFolder(path.resolve().parent)) if each.exists), RunFolder(path))
     return not run.exists or run.resolved().data_fingerprint == pictures.fingerprint
 
 

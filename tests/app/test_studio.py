@@ -117,6 +117,7 @@ def test_a_killed_process_loses_its_job_and_no_other(studio: Studio, tmp_path: P
     desk.close()
 
 
+@pytest.mark.slow
 def test_a_loss_that_never_returns_is_ended_and_the_next_job_draws(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffsteer.app.studio.PATIENCE", 0.5)
     (tmp_path / "mine.py").write_text(SLOW)

@@ -81,6 +81,7 @@ def test_what_is_written_is_read_as_the_same(name: str, value: str | None, optio
 
 
 @given(st.text('ab"=:,. 1', max_size=14))
+@example('1,"="=')
 def test_whatever_is_read_is_written_as_the_same(text: str) -> None:
     try:
         words = parse(text)

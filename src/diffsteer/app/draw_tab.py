@@ -211,7 +211,8 @@ def _tie_memory(shared: Shared, say: Say, results: Results, controls: dict[str, 
                 yield update
         elif shared.first is not None:
             async for update in follow(shared, say, results, shared.first.token):
-                words = say("state.first" if shared.first.over else "state.starting")
+                drawn = shared.first.shown is not None and bool(shared.first.shown.pictures)
+                words = say(("state.first" if drawn else "state.idle") if shared.first.over else "state.starting")
                 yield {**update, results.status: status(words), results.draw: gr.skip(), results.stop: gr.skip()}
             yield {results.token: shared.first.token}
 

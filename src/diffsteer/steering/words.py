@@ -33,7 +33,7 @@ class Words:
         """The words that are read as this steer."""
         name = _quoted(self.name, and_at="=")
         pieces = [name if self.value is None else f"{name}={_quoted(self.value)}"]
-        pieces += [f"{key}={_quoted(value)}" for key, value in self.options.items()]
+        pieces += [f"{_quoted(key, and_at='=')}={_quoted(value)}" for key, value in self.options.items()]
         return ",".join(pieces) + ("" if self.strength is None else f":{_shortly(self.strength)}")
 
 
