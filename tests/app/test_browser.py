@@ -182,6 +182,7 @@ def test_examples_set_the_page(opened: Open) -> None:
 def test_it_can_be_watched_and_stopped(opened: Open, shots: Path) -> None:
     page = opened()
     page.locator("#each").get_by_label("4", exact=True).check()
+    page.locator("#by").get_by_label("Colour", exact=True).check()  # by gradients, which take long enough to be watched
     fold(page, "more")
     page.locator("#steps input").fill("250")
     page.locator("#draw").click()
