@@ -53,8 +53,7 @@ def _flags(schema: type[BaseModel], name: str, without: tuple[str, ...] = ()) ->
             continue
         default, words = field.get_default(), config.choices(field.annotation)
         chosen = f" [choices: {', '.join(words)}]" if words else ""
-        shown = ("-" if key == "guidance_interval" else ",").join(map(str, default)) if isinstance(default, tuple) else default
-        kept = f" [default: {shown}]" if default not in (None, ()) else ""
+        kept = f" [default: {config.flag_value(key, default)}]" if default not in (None, ()) else ""
         kind: Any = bool if field.annotation in (bool, bool | None) else tuple[str, ...] if field.annotation == config.Words else str
         help_text = f"{field.description}{chosen}{kept}"
         parameter = Parameter(name=f"--{key.replace('_', '-')}", help=help_text, show_default=False, allow_leading_hyphen=True)

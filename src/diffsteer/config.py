@@ -615,6 +615,17 @@ def settings_kind(saved: Mapping[str, Any]) -> type[TrainSettings]:
     return FinetuneSettings if "model" in saved else TrainSettings
 
 
+def flag_value(key: str, value: Any) -> str:
+    """A setting's value as its flag takes it."""
+    if value is None or value == ():
+        return "none"
+    if key == "size":
+        return f"{value[0]}x{value[1]}"
+    if key == "guidance_interval":
+        return f"{value[0]:g}-{value[1]:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def as_flags(settings: TrainSettings) -> list[str]:
     """The words after `diffsteer {settings.command}` for these settings: the base, the data, then a flag for each that differs from its
     default."""
@@ -627,15 +638,8 @@ def as_flags(settings: TrainSettings) -> list[str]:
         flag = key.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
-        elif key == "size":
-            words += [f"--{flag}", f"{value[0]}x{value[1]}"]
-        elif key == "guidance_interval" and value is not None:
-            words += [f"--{flag}", f"{value[0]:g}-{value[1]:g}"]
         else:
-            words += [
-                f"--{flag}",
-                ",".join(map(str, value)) or "none" if isinstance(value, tuple) else "none" if value is None else str(value),
-            ]
+            words += [f"--{flag}", flag_value(key, value)]
     return words
 
 

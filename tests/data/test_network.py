@@ -46,6 +46,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def test_any_answer_counts(hub: list[int], status: int) -> None:
     hub.append(status)
     require_hub("a data set")
+    assert network.answers(network.hub_endpoint())
 
 
 def test_silence_does_not(hub: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,9 +56,11 @@ def test_silence_does_not(hub: list[int], monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_working_offline_on_purpose_asks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    asked: list[str] = []
+    monkeypatch.setattr(network, "answers", lambda endpoint: bool(asked.append(endpoint)))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     require_hub("a data set")
+    assert asked == []
 
 
 def test_what_breaks_while_it_is_fetched_is_told_in_a_sentence() -> None:
