@@ -97,8 +97,9 @@ def test_copies_are_looked_for_beside_what_was_learnt_only(diffsteer: Diffsteer,
     known = yaml.safe_load(file.read_text())
     known["resolved"]["data_fingerprint"] = "of others"
     file.write_text(yaml.safe_dump(known))
-    ended = diffsteer("evaluate", "run", "digits", *FEW, "--judge", judges.scores, "--out", "scores")
-    assert "these are not the pictures that run learnt from" in ended.out + ended.err
+    for model in ("run", "run/model"):
+        ended = diffsteer("evaluate", model, "digits", *FEW, "--judge", judges.scores, "--out", "scores")
+        assert f"these are not the pictures that {model} learnt from" in ended.out
     assert json.loads((tmp_path / "scores" / "scores.json").read_text())["copies"] is None and not (tmp_path / "scores/copies.png").exists()
 
 

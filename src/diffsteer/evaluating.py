@@ -167,15 +167,21 @@ def _draw_row(start: Path, row: Row, drawn: torch.Tensor, ids: torch.Tensor | No
 
 def _mirrored(model: str) -> bool:
     """Whether a run learnt mirrored pictures, so that a mirrored copy is a copy."""
-    run = RunFolder(Path(model).expanduser())
-    return run.exists and bool(run.read()["settings"].get("flip"))
+    run = _run_of(model)
+    return run is not None and bool(run.read()["settings"].get("flip"))
+
+
+def _run_of(model: str) -> RunFolder | None:
+    """The run that MODEL is, or whose model folder it is."""
+    path = Path(model).expanduser()
+    here, above = RunFolder(path), RunFolder(path.resolve().parent)
+    return here if here.exists else above if above.exists and above.model == path.resolve() else None
 
 
 def _learnt_from(model: str, pictures: Pictures) -> bool:
     """Whether a run learnt from these pictures; of a model folder alone nobody knows, and DATA is taken for what it learnt from."""
-    path = Path(model).expanduser()
-    run = next((each for each in (RunFolder(path), RunFolder(path.resolve().parent)) if each.exists), RunFolder(path))
-    return not run.exists or run.resolved().data_fingerprint == pictures.fingerprint
+    run = _run_of(model)
+    return run is None or run.resolved().data_fingerprint == pictures.fingerprint
 
 
 def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
