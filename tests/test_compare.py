@@ -221,6 +221,7 @@ def test_runs_on_other_data_have_a_column_of_their_own(diffsteer: Diffsteer, tra
         ({"noise": "uniform"}, "noise uniform instead of gaussian"),
         ({"prediction": "v"}, "prediction v instead of flow"),
         ({"times": "uniform"}, "training times uniform instead of logit-normal"),
+        ({"time_shift": 3.0}, "training times logit-normal, moved by 3 instead of logit-normal"),
         ({"dropout": 0.1}, "dropout in the network 0.1 instead of 0.0"),
         ({"conditioning": "none"}, "labels not told instead of told (10% left out)"),
         ({"label_dropout": 0.0}, "labels told instead of told (10% left out)"),
@@ -243,7 +244,15 @@ def test_weighting_and_pixel_range_set_losses_apart(diffsteer: Diffsteer, copy: 
 
 @pytest.mark.parametrize(
     "setting",
-    [{"lr": 0.1}, {"seed": 9}, {"batch_size": 16}, {"conditioning": "concat"}, {"data": "./elsewhere"}, {"network": "conditional-unet"}],
+    [
+        {"lr": 0.1},
+        {"seed": 9},
+        {"batch_size": 16},
+        {"even_times": True},
+        {"conditioning": "concat"},
+        {"data": "./elsewhere"},
+        {"network": "conditional-unet"},
+    ],
     ids="+".join,
 )
 def test_what_does_not_enter_the_loss_leaves_them_together(diffsteer: Diffsteer, copy: Copy, setting: dict[str, Any]) -> None:

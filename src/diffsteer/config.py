@@ -189,6 +189,10 @@ class TrainSettings(DataSettings):
     times: Literal["uniform", "logit-normal", "edm"] | None = Field(
         None, description="How training times are drawn; default: logit-normal for flow, edm for edm, else uniform."
     )
+    time_shift: float = Field(
+        1.0, gt=0, description="Train more at much noise, where class and layout are decided: the drawn sigma / alpha times this."
+    )
+    even_times: bool = Field(False, description="Spread the times of a step evenly: a calmer gradient, for short runs.")
     min_snr: float | None = Field(None, gt=0, description="Min-SNR weighting with this gamma (5 is usual); eps, v and x0 only.")
     velocity_loss: bool | None = Field(
         None,

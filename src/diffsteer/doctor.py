@@ -192,7 +192,7 @@ def _look_at_average(run: Run, folder: RunFolder, average: Denoiser, data: Pictu
     x0, cond = to_signed(batch.pixels.to(device)), batch.labels.to(device) if spec.labelled and batch.labels is not None else None
     eps = PictureNoise.from_seeds(range(count), spec.shape, spec.process.noise)(device)
     order = torch.randperm(count, generator=generator_for("doctor", "times"))
-    t = objective.draw_times(spec.process, settings.resolved_times, (order + 0.5) / count).to(device)
+    t = objective.draw_times(spec.process, settings.resolved_times, (order + 0.5) / count, settings.time_shift).to(device)
     with torch.no_grad():
         mine, theirs = (
             objective.losses(each, x0, eps, t, cond, settings.min_snr, settings.resolved_velocity_loss).cpu() for each in (own, average)

@@ -162,6 +162,8 @@ WHY_DEFAULT = {
     "prediction": "v and flow are unmoved by small errors where eps is divided by alpha",
     "pixel_range": "[-1, 1] has the noise's mean, and any last layer can reach it",
     "times": "logit-normal spends steps where the loss is hard",
+    "time_shift": "the middle of the noise levels is hardest for small pictures",
+    "even_times": "in runs of some hundred steps no difference was seen",
     "min_snr": "logit-normal times do its work already",
     "velocity_loss": "the velocity is what a step of the solver follows, so its error is what counts",
     "flip": "a mirrored digit or word is another one",

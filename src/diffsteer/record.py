@@ -142,12 +142,18 @@ def _objective(settings: TrainSettings, resolved: Resolved, labelled: bool) -> F
         "noise": _fact(settings.noise),
         "prediction": _fact(settings.resolved_prediction),
         "pixel range": _fact(settings.pixel_range),
-        "training times": _fact(settings.resolved_times),
+        "training times": _times(settings),
         "min-SNR weighting": Fact(settings.min_snr, "none" if settings.min_snr is None else f"gamma {settings.min_snr:g}"),
         "loss": _loss(settings),
         "labels": Fact(left_out, "not told" if left_out is None else f"told ({left_out:.0%} left out)" if left_out else "told"),
         "dropout in the network": _fact(settings.dropout),
     }
+
+
+def _times(settings: TrainSettings) -> Fact:
+    """At which noise levels it is learnt, and how often each."""
+    kind, shift = settings.resolved_times, settings.time_shift
+    return Fact((kind, shift), kind if shift == 1 else f"{kind}, moved by {shift:g}")
 
 
 def _loss(settings: TrainSettings) -> Fact:

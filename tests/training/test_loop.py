@@ -47,7 +47,7 @@ def test_accumulation_equals_one_big_batch() -> None:
 def test_the_gradient_of_one_step_is_the_same_in_parts() -> None:
     gradients = []
     for batch, accumulate in ((32, 1), (8, 4), (5, 7)):
-        made = training(batch_size=batch, accumulate=accumulate, optimizer="adam", flip=True)
+        made = training(batch_size=batch, accumulate=accumulate, optimizer="adam", flip=True, even_times=True)
         made.plan = Plan(32, batch, accumulate, "short", 10, 1e-3, 0, "none")
         made.data = load_pictures("digits")
         made.engine.train()
@@ -97,6 +97,18 @@ def test_labels_are_dropped_at_their_rate() -> None:
     made = training(label_dropout=0.25, batch_size=500)
     draws = torch.cat([made._draws(step, 500).label for step in range(20)])
     assert (draws < 0.25).float().mean().item() == pytest.approx(0.25, abs=0.015)
+
+
+def test_even_times_are_spread_over_the_whole_step() -> None:
+    for batch, accumulate in ((32, 1), (8, 4)):
+        made = training(batch_size=batch, accumulate=accumulate, times="uniform", even_times=True)
+        for stepped in islice(made.run(), 3):
+            assert stepped.record[-4:].tolist() == [8.0] * 4  # pictures in each quarter of the noise levels
+
+
+def test_shifted_times_are_noisier() -> None:
+    counts = [sum(stepped.record[-4:] for stepped in islice(training(time_shift=shift).run(), 10)) for shift in (1.0, 3.0)]
+    assert counts[1][-1] > 2 * counts[0][-1]
 
 
 def test_clipping_bounds_the_gradient_and_reports_its_norm() -> None:

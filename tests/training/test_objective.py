@@ -42,6 +42,36 @@ def test_edm_times_are_log_normal_in_sigma() -> None:
     assert sigma.log().std().item() == pytest.approx(1.2, abs=2e-2)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("flow", "logit-normal"), ("edm", "edm"), ("cosine", "logit-normal"), ("flow", "uniform")])
+def test_a_shift_multiplies_the_share_of_noise(name: str, kind: str) -> None:
+    process, draws = Process(name), torch.linspace(0.1, 0.8, 50)
+    plain, moved = (process.ratio(objective.draw_times(process, kind, draws, shift).double()) for shift in (1.0, 3.0))
+    torch.testing.assert_close(moved, 3 * plain, rtol=1e-4, atol=0)
+
+
+def test_shifted_times_of_flow_are_those_of_the_paper() -> None:
+    """Esser et al. 2024, eq. 23: t_m = shift t_n / (1 + (shift - 1) t_n)."""
+    share = evenly(100)
+    moved = objective.draw_times(Process("flow"), "uniform", share, 3.0) / 1000
+    torch.testing.assert_close(moved, 3 * share / (1 + 2 * share))
+
+
+def test_shifted_times_of_a_table_are_its_indices_still() -> None:
+    t = objective.draw_times(Process("cosine"), "uniform", torch.linspace(0, 1, 100_001)[:-1], 3.0)
+    assert torch.equal(t, t.floor()) and t.min() >= 0 and t.max() == 999
+    assert (t > 500).double().mean() > 0.6
+
+
+def test_even_draws_leave_no_part_out_and_are_uniform_one_by_one() -> None:
+    whole = torch.rand(2000, 16, generator=torch.Generator().manual_seed(0))
+    spread = torch.stack([objective.spread_evenly(draws) for draws in whole])
+    gaps = spread.sort(dim=1).values.diff(dim=1)
+    torch.testing.assert_close(gaps, torch.full_like(gaps, 1 / 16), atol=1e-6, rtol=0)
+    assert spread.min() >= 0 and spread.max() < 1
+    assert spread[:, 7].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert spread[:, 7].var().item() == pytest.approx(1 / 12, rel=0.05)
+
+
 def test_min_snr_caps_the_weight_of_x0_at_gamma() -> None:
     """Hang et al. 2023: x0's loss weighs min(snr, gamma); eps's is that over snr, v's that over snr + 1."""
     process, t = Process("cosine"), torch.arange(0, 1000, 37)

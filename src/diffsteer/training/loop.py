@@ -162,7 +162,8 @@ class Training:
         else:
             eps = torch.randn(shape, generator=noise, device=device)
         uniform = torch.rand(3, total, generator=generator_for(seed, "draws", step, device=device), device=device)
-        t = objective.draw_times(process, self.settings.resolved_times, uniform[0])
+        when = objective.spread_evenly(uniform[0]) if self.settings.even_times else uniform[0]
+        t = objective.draw_times(process, self.settings.resolved_times, when, self.settings.time_shift)
         return _Draws(eps, t, uniform[1], uniform[2] < 0.5 if self.settings.flip else None)
 
     def _labels(self, labels: Tensor | None, draw: Tensor, device: torch.device) -> Tensor | None:

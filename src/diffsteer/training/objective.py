@@ -13,24 +13,32 @@ NOISE_BINS = 4
 LEAST_SIGMA = 0.05
 
 
-def draw_times(process: Process, kind: str, uniform: Tensor) -> Tensor:
+def draw_times(process: Process, kind: str, uniform: Tensor, shift: float = 1.0) -> Tensor:
     """Training times [B] from draws on [0, 1) [B].
 
     uniform: every time alike; whole indices of the table for a variance-preserving process (all of them, the last too).
     logit-normal: Esser et al. 2024, eq. 19 with location 0 and scale 1, of the share of noise.
     edm: Karras et al. 2022, table 1: log sigma normal with mean -1.2 and deviation 1.2 (sigma / alpha here).
+    shift: what sigma / alpha is multiplied by then (Esser et al. 2024, section 5.3.2): above 1, times lie nearer to noise.
     """
+    if uniform.device.type == "mps" and kind != "uniform":  # which has neither doubles nor this function
+        return draw_times(process, kind, uniform.cpu(), shift).to(uniform.device)
     if kind == "uniform":
-        return (uniform * process.train_steps).floor() if process.variance_preserving else uniform * 1000
-    if uniform.device.type == "mps":  # which has neither doubles nor this function
-        return draw_times(process, kind, uniform.cpu()).to(uniform.device)
-    normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
-    if kind == "logit-normal":
-        share = torch.sigmoid(normal)
-        times = process.time_of(share / (1 - share))
+        times = uniform * (process.train_steps if process.variance_preserving else 1000)
     else:
-        times = process.time_of((normal * 1.2 - 1.2).exp())
-    return times.float()
+        normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
+        share = torch.sigmoid(normal)
+        times = process.time_of(share / (1 - share) if kind == "logit-normal" else (normal * 1.2 - 1.2).exp())
+    if shift != 1:
+        times = process.time_of(process.ratio(times) * shift)
+    return (times.floor() if kind == "uniform" and process.variance_preserving else times).float()
+
+
+def spread_evenly(uniform: Tensor) -> Tensor:
+    """Draws on [0, 1) [B] that lie 1 / B apart, from the first of independent ones [B]: each is uniform as before, and together they leave
+    no part out, so a step's gradient hangs less on which times it drew (the low-discrepancy sampler of Kingma et al. 2021)."""
+    count = len(uniform)
+    return (uniform[0] + torch.arange(count, device=uniform.device) / count) % 1
 
 
 def weights(process: Process, prediction: str, t: Tensor, min_snr: float | None = None, velocity: bool = False) -> Tensor:
