@@ -1,11 +1,12 @@
 """What the class-conditioned lesson draws after its ten epochs, beside the recipe `mnist-fast`: the same judge, the same labels.
 
     python benchmarks/time_to_quality.py DATA --out FOLDER
-    python benchmarks/lesson_quality.py DATA --out FOLDER [--count 1000] [--many 10000]
+    python benchmarks/lesson_quality.py DATA --out FOLDER [--count 1000] [--many 10000] [--set processes=2]
 
 The lesson's recipe is trained to its end and draws by its 1,000 ancestral steps: hours on a CPU. Both go on where an interrupted command
-left off: the run resumes, and every 100 pictures drawn are kept. Ours is the first run that `time_to_quality.py` left in FOLDER, with its
-judge; it draws as many, and then `--many`. Writes benchmarks/results/lesson-quality.json, .md and .png (80 pictures of each).
+left off: the run resumes, and every 100 pictures drawn are kept. (On two cores, two processes of one thread each train a little faster than
+one of two.) Ours is the first run that `time_to_quality.py` left in FOLDER, with its judge; it draws as many, and then `--many`. Writes
+benchmarks/results/lesson-quality.json, .md and .png (80 pictures of each).
 """
 
 from __future__ import annotations
@@ -70,10 +71,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="the folder of time_to_quality.py")
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--many", type=int, default=10_000)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the lesson's run beside its recipe, NAME=VALUE")
     given = parser.parse_args()
     lesson, ours = given.out / "lesson", given.out / "seed-0"
     words = ["train", given.data, "--recipe", "seed-class-conditional", "--figures", "none", "--preview-every", "469", "--out", str(lesson)]
-    commands.told(*words)
+    commands.told(*words, *commands.words_of(given.set))
     data, judge = load_pictures(given.data, need_labels=True), load_judge(given.out / "judge")
     steps = train_settings("mnist-fast", {}).sample_steps
     kinds = [("the lesson's, 10 epochs, 1,000 ancestral steps", lesson, given.count, None), ("`mnist-fast`", ours, given.count, steps)]

@@ -111,3 +111,15 @@ OVERLAPS = """() => {
   }
   return wrong;
 }"""
+
+
+# What is chosen in a list must end before the list's arrow begins.
+UNDER_ARROWS = """() => {
+  const pen = document.createElement('canvas').getContext('2d');
+  return [...document.querySelectorAll('.secondary-wrap input')].filter(one => one.checkVisibility()).filter(one => {
+    pen.font = getComputedStyle(one).font;
+    const words = one.getBoundingClientRect().left + parseFloat(getComputedStyle(one).paddingLeft) + pen.measureText(one.value).width;
+    const arrow = one.closest('.wrap').querySelector('.dropdown-arrow');
+    return arrow && words > arrow.getBoundingClientRect().left;
+  }).map(one => one.value);
+}"""

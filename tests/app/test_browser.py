@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, expect
 
-from app.browsing import OVERLAPS, WIDTHS, Open, command_of, draw, fold, only_label, pages_of, refused, seeds, taken
+from app.browsing import OVERLAPS, UNDER_ARROWS, WIDTHS, Open, command_of, draw, fold, only_label, pages_of, refused, seeds, taken
 from app.serving import Served, bomb
 from commandline import Diffsteer, pixels_of, recipe_of
 
@@ -260,6 +260,7 @@ def test_nothing_overlaps_or_is_cut_off(opened: Open, shots: Path, language: str
     page.screenshot(path=shots / f"open-{language}-{width}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert page.evaluate(OVERLAPS) == []
+    assert page.evaluate(UNDER_ARROWS) == []
     shown = page.locator("body").inner_text()
     assert not re.search(r"\b(draw|result|steer|sweep|state|wrong|page)\.[a-z_]+\b", shown)
     if language == "zh":

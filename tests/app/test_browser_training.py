@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
-from app.browsing import OVERLAPS, WIDTHS, Open, draw, fold, only_label, pages_of, taken
+from app.browsing import OVERLAPS, UNDER_ARROWS, WIDTHS, Open, draw, fold, only_label, pages_of, taken
 from app.serving import Served, served
 from commandline import pixels_of, recipe_of
 from diffsteer import runprocess
@@ -197,6 +198,15 @@ def two_runs(place: Path) -> None:
         subprocess.run([sys.executable, "-m", "diffsteer.cli", *words], cwd=place, check=True, stdout=subprocess.DEVNULL)
 
 
+def colours_in(png: bytes) -> set[tuple[int, ...]]:
+    with Image.open(BytesIO(png)) as picture:
+        return {color[:3] for _, color in picture.convert("RGB").getcolors(1 << 24)}
+
+
+def parsed(css: str) -> tuple[int, ...]:
+    return tuple(int(value) for value in re.findall(r"\d+", css)[:3])
+
+
 @pytest.mark.usefixtures("two_runs")
 def test_runs_are_compared(opened: Open, shots: Path) -> None:
     page = opened()
@@ -209,6 +219,10 @@ def test_runs_are_compared(opened: Open, shots: Path) -> None:
             box.uncheck()
     expect(page.locator("#runs-table tbody tr")).to_have_count(2)
     expect(page.locator("#runs-table")).to_contain_text("✓ finished")
+    page.wait_for_timeout(600)  # the plot is drawn
+    plot = colours_in(page.locator("#runs-loss").screenshot())
+    theirs = [parsed(dot.evaluate("dot => getComputedStyle(dot).backgroundColor")) for dot in page.locator("#runs-table .line").all()]
+    assert len(set(theirs)) == 2 and set(theirs) <= plot, "the table says which line is whose"
     expect(page.locator("#runs-previews .caption-label")).to_have_text(["quick · step 6", "slow · step 6"])
     page.locator("#runs-step input[type=number]").fill("2")
     page.locator("#runs-step input[type=number]").press("Enter")
@@ -240,6 +254,7 @@ def test_nothing_overlaps_or_is_cut_off(opened: Open, shots: Path, language: str
         page.screenshot(path=shots / f"{name}-{language}-{width}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert page.evaluate(OVERLAPS) == []
+        assert page.evaluate(UNDER_ARROWS) == []
     shown = page.locator("body").inner_text()
     assert not re.search(r"\b(train|runs|state|wrong|page|long)\.[a-z_]+\b", shown)
 

@@ -43,8 +43,10 @@ CSS = """
 .scrolls { overflow-x: auto; }
 #runs-previews, #runs-previews * { min-height: 0 !important; }
 #runs-table table { border-collapse: collapse; width: 100%; }
-#runs-table th, #runs-table td { text-align: left; padding: 4px 12px 4px 0;
-  border: solid var(--border-color-primary); border-width: 0 0 1px; }
+#runs-table th, #runs-table td { text-align: left; padding: 4px 8px; border: 1px solid var(--border-color-primary); }
+#runs-table td:first-child { white-space: nowrap; }
+#runs-table .line { display: inline-block; width: 12px; height: 12px; border-radius: 50%; margin-right: 8px; }
+.secondary-wrap input { padding-right: 36px; text-overflow: ellipsis; }
 #train-preview img, #train-sheet img, #runs-figure img, #runs-previews img { width: 100%; object-fit: contain;
   image-rendering: auto !important; }
 #train-log .cm-scroller { max-height: 320px; }

@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 
 from diffsteer.app.desk import FAILED, Full
-from diffsteer.app.lossplot import loss_plot, losses
+from diffsteer.app.lossplot import colors, loss_plot, losses
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.runs import Card
 from diffsteer.app.shared import Shared
@@ -115,11 +115,12 @@ def _table(cards: list[Card], say: Say) -> str:
     if not cards:
         return ""
     heads = "".join(f"<th>{html.escape(say(f'runs.column_{key}'))}</th>" for key in ("run", *ROWS))
-    rows = []
+    rows, lines = [], colors([card.name for card in cards])
     for card in cards:
         steps = f"{card.step:,}" + (f" / {card.steps:,}" if card.steps != card.step else "")
         values = (card.name, say(f"runs.state_{card.state}"), steps, "–" if card.loss is None else f"{card.loss:.4g}")
-        rows.append("<tr>" + "".join(f"<td>{html.escape(value)}</td>" for value in values) + "</tr>")
+        line = f'<span class="line" style="background: {lines[card.name]}"></span>'
+        rows.append(f"<tr><td>{line}" + "</td><td>".join(html.escape(value) for value in values) + "</td></tr>")
     return f'<div class="scrolls"><table><thead><tr>{heads}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 

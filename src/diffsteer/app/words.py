@@ -61,7 +61,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "draw.dice": ("Another seed", "换一个种子"),
     "draw.more": ("More", "更多设置"),
     "draw.solver": ("Solver", "采样器"),
-    "draw.own": ("the model's own ({name})", "模型自带（{name}）"),
+    "draw.own": ("model's own ({name})", "模型自带（{name}）"),
     "draw.steps": ("Steps", "采样步数"),
     "draw.guidance": ("Label guidance (1 is off)", "类别引导强度（1 为关闭）"),
     "draw.recipe": ("Load settings from a picture (PNG drawn by diffsteer)", "从图片载入设置（由 diffsteer 生成的 PNG）"),
