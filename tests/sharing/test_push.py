@@ -69,8 +69,8 @@ def test_from_a_run_to_a_stranger(hub: Hub, diffsteer: Diffsteer, run: Path, tmp
     text = there(hub)["README.md"].decode()
     assert '"alice/digits"' in text and "USER/" not in text and "USER/digits" in (run / "model" / "README.md").read_text()
 
-    command, ours, theirs = re.findall(r"```(?:bash|python)\n(.*?)\n```", text.split("## Data")[0], re.DOTALL)
-    assert command.startswith("diffsteer sample alice/digits ")
+    command, ours, theirs, page = re.findall(r"```(?:bash|python)\n(.*?)\n```", text.split("## Data")[0], re.DOTALL)
+    assert command.startswith("diffsteer sample alice/digits ") and page == "diffsteer app alice/digits"
     (tmp_path / "stranger.py").write_text(f"{ours}\n{theirs}\nmodel = diffsteer.load('alice/digits')\n{SAVES}")
     env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": "hf_alice", "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     read = subprocess.run([sys.executable, "stranger.py"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
