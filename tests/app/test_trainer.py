@@ -283,3 +283,4 @@ def test_a_training_is_stopped_goes_on_is_killed_and_does_not_end_with_the_app(t
     psutil.Process(there.pid).kill()
     lost = until(trainer, "one", states.LOST)
     assert lost.resumes and lost.step > stopped.step
+    trainer._started["one"].wait()  # or Python warns, in whichever test it collects this one's garbage
