@@ -5,8 +5,9 @@
 The base learns DATA_OLD once. Of DATA_NEW 200 pictures are held out, evenly over its classes; a judge and all runs learn from the others.
 Each run draws 200 pictures three times, every label alike, as its model says; their Frechet distance to the held-out ones is taken in the
 judge's features, and the judge reads their labels: the mean of the three counts. Training has its command's defaults but for the batch,
-fine-tuning those of the recipe finetune-restyle; --set changes the training, --finetune the fine-tuning. Finished runs in FOLDER are not
-made again. --write: into benchmarks/results/finetune-transfer.json and .md.
+fine-tuning those of the recipe finetune-restyle; a third run begins from scratch and is taught as that recipe teaches: it shows what the
+base alone is worth. --set changes the training, --finetune the fine-tuning. Finished runs in FOLDER are not made again. --write: into
+benchmarks/results/finetune-transfer.json and .md.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ from diffsteer.diffusion.judge import Judge, load_judge, save_judge
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.evaluation.features import judge_features, judge_labels
 from diffsteer.evaluation.frechet import frechet_distance
+from diffsteer.recipebook import recipe_settings
 from diffsteer.runfolder import RunFolder
 from diffsteer.training.classifier import train_judge
 
 HELD, ROUNDS = 200, 3
+RECIPE = "finetune-restyle"
+TAUGHT = ("lr", "warmup", "batch_size", "time_shift", "even_times", "ema_decay")  # by the recipe, whatever it begins with
+KINDS = {"scratch": "scratch", "alike": "scratch, taught as the fine-tuned", "fine-tuned": "fine-tuned"}
 
 
 def split(data: str, out: Path) -> tuple[Path, Path]:
@@ -101,15 +106,16 @@ def main() -> None:
     quiet: dict[str, Any] = {"figures": "none", "preview_every": given.steps}
     training = {"batch_size": given.batch_size, **pairs(given.set), **quiet}
     base = given.base or str(diffsteer.train(given.old, given.out / "base", steps=given.base_steps, **training).out)
+    tuning = {**pairs(given.finetune), **quiet}
+    alike = {**{key: getattr(recipe_settings(RECIPE), key) for key in TAUGHT}, **tuning}
     rows = []
     for seed in map(int, given.seeds.split(",")):
-        for kind, steps in (("scratch", given.steps), ("fine-tuned", given.steps // 4)):
-            run = given.out / f"{kind}-{seed}"
-            if kind == "scratch":
-                diffsteer.train(str(learnt), run, steps=steps, seed=seed, **training)
+        for kind in KINDS:
+            run, steps = given.out / f"{kind}-{seed}", given.steps if kind == "scratch" else given.steps // 4
+            if kind == "fine-tuned":
+                diffsteer.finetune(base, str(learnt), run, recipe=RECIPE, steps=steps, seed=seed, **tuning)
             else:
-                tuning = {"steps": steps, "seed": seed, **quiet, **pairs(given.finetune)}
-                diffsteer.finetune(base, str(learnt), run, recipe="finetune-restyle", **tuning)
+                diffsteer.train(str(learnt), run, steps=steps, seed=seed, **(training if kind == "scratch" else alike))
             seen = steps * RunFolder(run).told()[0].batch_size
             rows.append({"kind": kind, "seed": seed, "steps": steps, "pictures_seen": seen, **scored(run, judge, held)})
             sys.stderr.write(f"{rows[-1]}\n")
@@ -128,10 +134,10 @@ def main() -> None:
         "| from | steps | pictures seen | Frechet distance | labels read right |",
         "|---|---|---|---|---|",
     ]
-    for kind in ("scratch", "fine-tuned"):
+    for kind, words in KINDS.items():
         its = [row for row in rows if row["kind"] == kind]
         page.append(
-            f"| {kind} | {its[0]['steps']} | {its[0]['pictures_seen']:,} | {in_words(its, 'frechet')} | {in_words(its, 'accuracy')} |"
+            f"| {words} | {its[0]['steps']} | {its[0]['pictures_seen']:,} | {in_words(its, 'frechet')} | {in_words(its, 'accuracy')} |"
         )
     if given.write:
         options = {"set": given.set, "finetune": given.finetune, "base_steps": given.base_steps}
