@@ -91,7 +91,7 @@ def main() -> None:
         [
             "# The lesson's pictures and ours",
             "",
-            f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER`",
+            f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER --count {given.count} --many {given.many}`",
             "",
             f"One judge, right on {judge.spec.accuracy:.1%} of held-out digits; one seed each.",
             "",
