@@ -29,13 +29,13 @@ from diffsteer.diffusion.judge import Judge, load_judge, save_judge
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.evaluation.features import judge_features, judge_labels
 from diffsteer.evaluation.frechet import frechet_distance
-from diffsteer.recipebook import recipe_settings
+from diffsteer.recipebook import finetune_settings
 from diffsteer.runfolder import RunFolder
 from diffsteer.training.classifier import train_judge
 
 HELD, ROUNDS = 200, 3
 RECIPE = "finetune-restyle"
-TAUGHT = ("lr", "warmup", "batch_size", "time_shift", "even_times", "ema_decay")  # by the recipe, whatever it begins with
+TAUGHT = ("lr", "warmup", "batch_size", "accumulate", "time_shift", "even_times", "ema_decay")  # by the recipe, whatever it begins with
 KINDS = {"scratch": "scratch", "alike": "scratch, taught as the fine-tuned", "fine-tuned": "fine-tuned"}
 
 
@@ -107,7 +107,8 @@ def main() -> None:
     training = {"batch_size": given.batch_size, **pairs(given.set), **quiet}
     base = given.base or str(diffsteer.train(given.old, given.out / "base", steps=given.base_steps, **training).out)
     tuning = {**pairs(given.finetune), **quiet}
-    alike = {**{key: getattr(recipe_settings(RECIPE), key) for key in TAUGHT}, **tuning}
+    taught = finetune_settings(RECIPE, {"model": base, "data": str(learnt), **tuning})
+    alike = {**{key: getattr(taught, key) for key in TAUGHT}, **quiet}
     rows = []
     for seed in map(int, given.seeds.split(",")):
         for kind in KINDS:
@@ -116,7 +117,8 @@ def main() -> None:
                 diffsteer.finetune(base, str(learnt), run, recipe=RECIPE, steps=steps, seed=seed, **tuning)
             else:
                 diffsteer.train(str(learnt), run, steps=steps, seed=seed, **(training if kind == "scratch" else alike))
-            seen = steps * RunFolder(run).told()[0].batch_size
+            settings = RunFolder(run).told()[0]
+            seen = steps * settings.batch_size * settings.accumulate
             rows.append({"kind": kind, "seed": seed, "steps": steps, "pictures_seen": seen, **scored(run, judge, held)})
             sys.stderr.write(f"{rows[-1]}\n")
     halves = torch.randperm(held.count, generator=generator_for("halves")).chunk(2)

@@ -43,7 +43,7 @@ def test_edm_times_are_log_normal_in_sigma() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("flow", "logit-normal"), ("edm", "edm"), ("cosine", "logit-normal"), ("flow", "uniform")])
-def test_a_shift_multiplies_the_share_of_noise(name: str, kind: str) -> None:
+def test_a_shift_multiplies_sigma_over_alpha(name: str, kind: str) -> None:
     process, draws = Process(name), torch.linspace(0.1, 0.8, 50)
     plain, moved = (process.ratio(objective.draw_times(process, kind, draws, shift).double()) for shift in (1.0, 3.0))
     torch.testing.assert_close(moved, 3 * plain, rtol=1e-4, atol=0)

@@ -27,8 +27,11 @@ def draw_times(process: Process, kind: str, uniform: Tensor, shift: float = 1.0)
         times = uniform * (process.train_steps if process.variance_preserving else 1000)
     else:
         normal = torch.special.ndtri(uniform.double().clamp(1e-6, 1 - 1e-6))
-        share = torch.sigmoid(normal)
-        times = process.time_of(share / (1 - share) if kind == "logit-normal" else (normal * 1.2 - 1.2).exp())
+        if kind == "logit-normal":
+            share = torch.sigmoid(normal)
+            times = process.time_of(share / (1 - share))
+        else:
+            times = process.time_of((normal * 1.2 - 1.2).exp())
     if shift != 1:
         times = process.time_of(process.ratio(times) * shift)
     return (times.floor() if kind == "uniform" and process.variance_preserving else times).float()
