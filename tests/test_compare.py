@@ -65,7 +65,7 @@ def measure(value: float, error: float, floor: float, basis: dict[str, Any], cou
 def scores(accuracy: float = 0.9, frechet: float = 3.0, error: float = 0.01, count: int = 200, **basis: Any) -> dict[str, Any]:
     """As `Scores.to_dict` has them. basis: what else they rest on, as judge_NAME or real_NAME."""
     judge = {"architecture": "plain", "weights": "3fa2b1c4d5", "seed": 1, "accuracy": 0.98, "held_out": 180, "data": "digits"}
-    real = {"source": "digits", "split": "train", "count": 1797, "classes": [], "learnt": True}
+    real = {"source": "digits", "split": "train", "count": 1797, "classes": [], "learnt": True, "fingerprint": "9c1e5d77", "size": [8, 8]}
     judge |= {key.removeprefix("judge_"): value for key, value in basis.items() if key.startswith("judge_")}
     real |= {key.removeprefix("real_"): value for key, value in basis.items() if key.startswith("real_")}
     whole = {"extractor": judge, "reference": real, "seed": 0}
@@ -331,7 +331,7 @@ def test_real_evaluations_of_two_runs_share_columns(diffsteer: Diffsteer, copy: 
 
 
 SEEN = ", seed 1, right on 98.00% of 180 of digits, weights 3fa2b1c4"
-REAL = "1,797 of digits, split train, which the judge learnt from"
+REAL = "1,797 of digits, split train, 8x8, fingerprint 9c1e5d, which the judge learnt from"
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,9 @@ REAL = "1,797 of digits, split train, which the judge learnt from"
         ({"real_source": "mnist"}, f"real pictures {REAL.replace('digits', 'mnist')} instead of {REAL}"),
         ({"real_split": "test"}, f"real pictures {REAL.replace('train', 'test')} instead of {REAL}"),
         ({"real_classes": ["3", "7"]}, f"real pictures {REAL.replace(', which', ', of 3, 7 only, which')} instead of {REAL}"),
-        ({"real_learnt": False}, f"real pictures 1,797 of digits, split train instead of {REAL}"),
+        ({"real_learnt": False}, f"real pictures {REAL.removesuffix(', which the judge learnt from')} instead of {REAL}"),
+        ({"real_fingerprint": "0123456789"}, f"real pictures {REAL.replace('9c1e5d', '012345')} instead of {REAL}"),
+        ({"real_size": [16, 16]}, f"real pictures {REAL.replace('8x8', '16x16')} instead of {REAL}"),
         ({"count": 1000}, "number of drawn pictures 1,000 instead of 200"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
@@ -369,12 +371,49 @@ def test_an_evaluation_finds_its_like_although_scores_were_made_in_training(diff
     score_in_training(a, scores(0.5))
     score_after(a, scores(0.6, count=1000))
     (a / "scores" / "judge").mkdir()
+    asked = f"next: diffsteer evaluate {b} digits --count 1000 --judge {a}/scores/judge --out {b}/scores"
+    assert diffsteer("compare", a, b).last == asked
     score_after(b, scores(0.7, count=1000))
-    ended = diffsteer("compare", a, b)
     columns = compared(diffsteer, a, b)["columns"]
-    assert list(columns["accuracy (A)"]["values"]) == ["a"] and list(columns["accuracy (B)"]["values"]) == ["a", "b"]
-    assert columns["accuracy (B)"]["best"] == "b", "and not the steered row"
-    assert ended.last == f"next: diffsteer evaluate {b} digits --count 200 --judge {a}/scores/judge --out {b}/scores"
+    assert list(columns["accuracy (A)"]["values"]) == ["a", "b"] and list(columns["accuracy (B)"]["values"]) == ["a"]
+    assert columns["accuracy (A)"]["best"] == "b", "and not the steered row"
+
+
+def test_of_two_scorings_alike_the_later_is_told_and_one_of_earlier_steps_is_noted(diffsteer: Diffsteer, copy: Copy) -> None:
+    a, b, c = (copy(name, losses=[1.0] * 4) for name in "abc")
+    for out, step, accuracy in ((a, 4, 0.6), (b, 1, 0.6), (c, None, 0.6)):
+        score_in_training(out, scores(0.1), scores(0.5))  # at steps 1 and 2
+        score_after(out, scores(accuracy), step=step)
+    values = compared(diffsteer, a, b, c)
+    told = {name: number["value"] for name, number in values["columns"]["accuracy"]["values"].items()}
+    assert told == {"a": 0.6, "b": 0.5, "c": 0.6}, "an evaluation from before steps were written down counts as the last"
+    notes = "\n".join(values["notes"])
+    assert "b was last evaluated at step 1 of the 4 done." in notes and "a was last evaluated" not in notes and "c was last ev" not in notes
+
+
+def test_the_setting_precision_stands_beside_the_measure_of_that_name(diffsteer: Diffsteer, copy: Copy) -> None:
+    for name, kind in (("a", "fp32"), ("b", "bf16")):
+        found = scores()
+        score_in_training(copy(name, precision=kind), {**found, "precision": measure(0.8, 0.01, 0.9, found["basis"], 200)})
+    table = cells(diffsteer("compare", "a", "b"))
+    settings, shares = (table[0].index(title) for title in ("--precision", "precision"))
+    assert [row[settings] for row in table[1:3]] == ["fp32", "bf16"] and all(
+        "80.0%" in row[shares] or "0.8" in row[shares] for row in table[1:3]
+    )
+
+
+def test_varieties_of_classes_asked_for_and_of_classes_found_stand_apart(diffsteer: Diffsteer, copy: Copy) -> None:
+    for name, accuracy in (("a", True), ("b", False)):
+        found = scores()
+        found |= {"variety": measure(1.0, 0.01, 1.0, found["basis"], 200)} | ({} if accuracy else {"accuracy": None})
+        score_in_training(copy(name), found)
+    ended = diffsteer("compare", "a", "b")
+    assert "variety (B) cannot be compared with (A): classes as the judge finds them instead of as asked for." in ended.out
+
+
+def test_data_read_in_another_way_is_read_so_by_the_command_that_scores_it(diffsteer: Diffsteer, copy: Copy) -> None:
+    copy("a", label_column="fine", skip_broken=True), copy("b")
+    assert diffsteer("compare", "a", "b").last == "next: diffsteer evaluate a digits --label-column fine --skip-broken --out a/scores"
 
 
 def test_pictures_drawn_otherwise_are_told_of(diffsteer: Diffsteer, copy: Copy) -> None:

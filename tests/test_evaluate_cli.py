@@ -292,7 +292,7 @@ def test_without_a_judge_one_of_another_architecture_is_trained_and_kept(
         (["--versus", "brightness=2"], "brightness goes from 0 (black) to 1 (white); 2 was given."),
         (
             ["--steer", "classifier=STEERS,label=3", "--versus", "classifier=STEERS,label=each"],
-            "The steers ask for 3, each; say by",
+            "The steers ask for 3, each of 0, 1, 2, 3, 4, 5, 6, 7; say by",
         ),
         (["--solver", "eulr"], "There is no solver 'eulr'"),
         (["--guidance-interval", "0.2-0.9"], "there is none: give --guidance-scale"),

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from accelerate import PartialState
+from accelerate import Accelerator, PartialState
 from PIL import Image
 
-from diffsteer import preparing, run
+from diffsteer import preparing, previews, run
 from diffsteer.errors import Mistake, Stopped
 from diffsteer.recipebook import train_settings
 from diffsteer.training.loop import Training
@@ -299,6 +299,58 @@ def test_control_c_saves_exits_130_and_the_same_command_goes_on(tmp_path: Path) 
     straight = start(tmp_path / "straight", *flags)
     straight.communicate()
     assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+
+
+@pytest.mark.parametrize("moment", ["clip_grad_norm_", "_average"])
+def test_a_signal_in_the_middle_of_a_step_waits_for_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Before and after the weights move: what is saved is a whole step, and the run goes on as if it had never been stopped."""
+    flags: dict[str, Any] = {"steps": 6, "optimizer": "muon", "preview_every": 6, "checkpoint_every": 6}
+    owner: Any = Training if moment == "_average" else Accelerator
+    real, calls = getattr(owner, moment), []
+
+    def signalled(*args: Any, **kwargs: Any) -> Any:
+        calls.append(moment)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(owner, moment, signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", **flags)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"] and len(losses(tmp_path / "run")) == 3
+    train(tmp_path / "run", **flags)
+    train(tmp_path / "straight", **flags)
+    assert losses(tmp_path / "run") == losses(tmp_path / "straight")
+    weights = [(tmp_path / name / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes() for name in ("run", "straight")]
+    assert weights[0] == weights[1]
+
+
+def test_a_signal_while_a_preview_is_drawn_ends_it_at_once_and_it_is_drawn_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, drawn = previews.preview, []
+
+    def signalled(*args: Any) -> Any:
+        drawn.append(args)
+        if len(drawn) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        return real(*args)
+
+    monkeypatch.setattr(previews, "preview", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", steps=4, preview_every=2)
+    assert [path.name for path in sorted((tmp_path / "run" / "previews").iterdir())] == ["step-00000000.png"]
+    train(tmp_path / "run", steps=4, preview_every=2)
+    assert {path.name for path in (tmp_path / "run" / "previews").glob("*.png")} == {f"step-{step:08d}.png" for step in (0, 2, 4)}
+
+
+def test_how_often_is_saved_and_looked_may_change_when_a_run_goes_on(tmp_path: Path) -> None:
+    train(tmp_path / "run", steps=2, preview_every=2, checkpoint_every=2)
+    train(tmp_path / "run", steps=6, preview_every=4, checkpoint_every=1, keep=3)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-00000004", "step-00000005", "step-00000006"]
+    assert {path.name for path in (tmp_path / "run" / "previews").glob("*.png")} == {f"step-{step:08d}.png" for step in (0, 2, 4, 6)}
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from diffsteer import curves
 from diffsteer.comparable import BEST, LAST, SIGNIFICANT, TIED, Column, difference, exact, loss_columns, score_columns
-from diffsteer.config import RESUME_MAY_CHANGE, TrainSettings
+from diffsteer.config import RESUME_MAY_CHANGE, TrainSettings, reading_flags
 from diffsteer.data.whole import whole_file
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.report import table
@@ -36,8 +36,10 @@ class Comparison:
     def rows(self) -> list[Row]:
         """The rows of the table: a run each, and what real pictures score."""
         rows: list[Row] = []
+        measures = {column.title for column in self.columns}
         for run, record in self.records.items():
-            settings = {} if self.many else _in_words(self.settings[run])
+            told = {} if self.many else _in_words(self.settings[run])
+            settings = {f"--{key}" if key in measures else key: word for key, word in told.items()}  # --precision, and precision
             values = {column.title: column.cell(run) for column in self.columns}
             rows.append({"run": run, **settings, **_length(record.trained), **values})
         floors = {column.title: column.text(column.floor) for column in self.columns if column.floor}
@@ -202,9 +204,10 @@ def _lengths(records: Mapping[str, Record]) -> list[str]:
         least, most = (end(runs, key=lambda run: runs[run].pictures) for end in (min, max))
         notes.append(f"Lengths differ: {least} has seen {runs[least].pictures:,} pictures, {most} {runs[most].pictures:,}.")
     for run, each in runs.items():
-        for last in records[run].scorings[-1:]:
-            if last.step is not None and last.step < each.steps:
-                notes.append(f"{run} was last scored in training at step {last.step:,} of the {each.steps:,} done.")
+        looks = [(look, "scored in training") for look in records[run].scorings[-1:]]
+        for last, how in (*looks, (records[run].evaluation, "evaluated")):
+            if last is not None and last.step is not None and last.step < each.steps:
+                notes.append(f"{run} was last {how} at step {last.step:,} of the {each.steps:,} done.")
     return notes
 
 
@@ -247,8 +250,8 @@ def _could_join(record: Record, column: Column) -> bool:
 
 def _evaluate(record: Record, like: Column | None, records: Mapping[str, Record]) -> str:
     """The command that scores a run, in the way of the column `like` as far as that is known."""
-    data = str(record.trained.settings["data"]) if record.trained else "DATA"
-    words = ["diffsteer", "evaluate", str(record.path), data]
+    read = [str(record.trained.settings["data"]), *reading_flags(record.trained.settings)] if record.trained else ["DATA"]
+    words = ["diffsteer", "evaluate", str(record.path), *read]
     if like is not None:
         words += ["--count", str(like.group.facts["number of drawn pictures"].exact)]
         judge = records[next(iter(like.numbers))].path / "scores" / "judge"

@@ -512,7 +512,9 @@ class AppSettings(Settings):
         (), description="Pictures that may be trained on from the page, besides what is built in; may be given several times."
     )
     allow_train: bool = Field(
-        False, description="Let everyone who reaches the page train; without it only on an address of this machine's own, as by default."
+        False,
+        description="Let everyone who reaches the page train; without it nobody does where others are let in, by --host, --share or "
+        "--allow-host.",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to draw and train.")
     most_pictures: int = Field(64, ge=1, description="Pictures of one job.")
@@ -635,9 +637,21 @@ def as_flags(settings: TrainSettings) -> list[str]:
     default."""
     words = [settings.model, settings.data] if isinstance(settings, FinetuneSettings) else [settings.data]
     unsaid = {"model", "data"} | (FROM_THE_BASE if isinstance(settings, FinetuneSettings) else set())
-    for key, field in type(settings).model_fields.items():
-        value = getattr(settings, key)
-        if key in unsaid or value == field.get_default():
+    return [*words, *_flags(type(settings), {key: value for key, value in settings.model_dump().items() if key not in unsaid})]
+
+
+def reading_flags(settings: Mapping[str, Any]) -> list[str]:
+    """A run's settings by name -> the flags with which `diffsteer evaluate` reads its data as it did; the size is the model's."""
+    read = set(DataSettings.model_fields) & set(EvaluateSettings.model_fields) - {"size"}
+    return _flags(DataSettings, {key: value for key, value in settings.items() if key in read})
+
+
+def _flags(kind: type[Settings], values: Mapping[str, Any]) -> list[str]:
+    """A flag for each of the values that is not its setting's default, in the order of the settings."""
+    words = []
+    for key, field in kind.model_fields.items():
+        value = values.get(key, field.get_default())
+        if value == field.get_default():
             continue
         flag = key.replace("_", "-")
         if isinstance(value, bool):

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffsteer.config import DataSettings, FinetuneSettings, TrainSettings, as_flags
+from diffsteer.config import DataSettings, FinetuneSettings, TrainSettings, as_flags, reading_flags
 from diffsteer.data.batch import Pictures
 from diffsteer.data.images import evenly, load_pictures
 from diffsteer.data.pixels import to_signed
@@ -119,6 +119,8 @@ def diagnose(path: Path, say: Say = lambda line: None) -> Diagnosis:
     else:
         device = find_device("auto")
         denoiser = load_model(str(folder), device=device)
+        if data is not None and denoiser.spec.labelled:
+            data = data.relabelled(denoiser.spec.label_names)  # a fine-tuned model may number them otherwise
         if run is not None and data is not None:
             _look_at_average(run, run_folder, denoiser, data, device, looks)
         look_at_pictures(denoiser, data, run, device, looks, say)
@@ -186,7 +188,6 @@ def _look_at_average(run: Run, folder: RunFolder, average: Denoiser, data: Pictu
         return  # LoRA's matrices: the model has their sum with the weights
     own.network.load_state_dict(weights, strict=False)  # what was frozen is in the model
     settings, spec = run.settings, average.spec
-    data = data.relabelled(spec.label_names) if spec.labelled else data
     batch = data.at(evenly(data.count, WATCHED))
     count = len(batch.pixels)
     x0, cond = to_signed(batch.pixels.to(device)), batch.labels.to(device) if spec.labelled and batch.labels is not None else None
@@ -314,7 +315,8 @@ def _command(path: Path, worst: Finding | None, run: Run | None, known: bool) ->
     if worst is None:
         if run is None or not known:
             return shlex.join(["diffsteer", "sample", str(path), "--out", "pictures.png"])
-        return shlex.join(["diffsteer", "evaluate", str(path), run.settings.data, "--out", str(path / "scores")])
+        read = reading_flags(run.settings.model_dump())
+        return shlex.join(["diffsteer", "evaluate", str(path), run.settings.data, *read, "--out", str(path / "scores")])
     if worst.draw:
         return shlex.join(["diffsteer", "sample", str(path), *worst.draw, "--out", "mended.png"])
     if run is None:

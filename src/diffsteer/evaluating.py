@@ -43,7 +43,7 @@ from diffsteer.progress import beside_bars, roughly, steps_bar
 from diffsteer.runfolder import RunFolder
 from diffsteer.sampling.draw import Drawn, How, Job, draw
 from diffsteer.sampling.folder import load_model
-from diffsteer.steering.classifiers import asked_ids
+from diffsteer.steering.classifiers import EACH, asked_ids, class_names
 from diffsteer.steering.gradient import Steer
 from diffsteer.steering.losses import build, distinct
 from diffsteer.steering.words import Words
@@ -76,21 +76,33 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All rows, the unsteered one first, and how they were drawn. copies: among the unsteered ones, where there are enough to tell."""
+    """All rows, the unsteered one first, and how they were drawn. copies: among the unsteered ones, where there are enough to tell.
+
+    step: that the run had come to, None for a model without its run, of which nobody knows what it learnt from.
+    """
 
     model: str
     rows: tuple[Row, ...]
     how: How
     copies: Copies | None
     out: Path | None
+    step: int | None
 
     def to_dict(self) -> dict[str, Any]:
         copies = None if self.copies is None else self.copies.to_dict()
-        return {"model": self.model, **self.how.as_dict(), "rows": [row.to_dict() for row in self.rows], "copies": copies}
+        return {
+            "model": self.model,
+            "step": self.step,
+            **self.how.as_dict(),
+            "rows": [row.to_dict() for row in self.rows],
+            "copies": copies,
+        }
 
     def lines(self) -> list[str]:
         """For people: the scores in sentences, or a table where several ways are compared."""
         copies = [] if self.copies is None else self.copies.lines()
+        if copies and self.step is None:
+            copies.append("Whether the model learnt from just these pictures is not known: its run is not here. If not, this says little.")
         if len(self.rows) == 1:
             return [*self.rows[0].scores.lines(), *copies]
         return [table([row.cells() for row in self.rows]), "", *self.rows[0].scores.basis_lines(), *copies]
@@ -107,7 +119,7 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     ways = _ways(settings, denoiser, device)
     extractor = None if settings.extractor == "judge" else inception_extractor(Path(settings.extractor), device)
     judge = None
-    if extractor is None or pictures.label_names or settings.judge or settings.asked or settings.search:
+    if extractor is None or len(pictures.label_names) > 1 or settings.judge or settings.asked or settings.search:
         judge = _judge(settings, pictures, ways, out, device, say)
     asked = _asked(settings, denoiser, judge, ways)
     if settings.search and asked([Job(None, 0)]) is None:
@@ -119,7 +131,8 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
     studio = _Studio(denoiser, labels, how, guide, judge, settings.batch_size, device, say)
     ids = asked(scored_jobs(labels, settings.count))
     scores_of = scorer(pictures, extractor, judge, ids, count=settings.count, split=settings.split, say=say)
-    rows, copies, learnt = [], None, _learnt_from(model, pictures)
+    run = _run_of(model)
+    rows, copies, learnt = [], None, run is None or run.resolved().data_fingerprint == pictures.fingerprint
     if not learnt:
         say(f"copies   not looked for: these are not the pictures that {model} learnt from, or not as it read them")
     for name, words in ways:
@@ -131,10 +144,10 @@ def evaluate(model: str, data: str, settings: EvaluateSettings, out: Path | None
         if out is not None:
             _draw_row(out / f"{len(rows) - 1:02d}", rows[-1], drawn, ids, judge)
         if not words and learnt and min(settings.count, pictures.count) >= FEWEST:
-            copies = find_copies(drawn, pictures, judge, flip=_mirrored(model))
+            copies = find_copies(drawn, pictures, judge, flip=run is not None and bool(run.read()["settings"].get("flip")))
             if out is not None:
                 pixels.write_png(copies_sheet(copies, drawn, pictures), out / "copies.png")
-    evaluation = Evaluation(model, tuple(rows), how, copies, out)
+    evaluation = Evaluation(model, tuple(rows), how, copies, out, None if run is None else len(run.metrics()))
     if out is not None:
         write_report(out, evaluation.to_dict(), evaluation.lines(), rows[0].scores if len(rows) == 1 else None)
     return evaluation
@@ -165,23 +178,11 @@ def _draw_row(start: Path, row: Row, drawn: torch.Tensor, ids: torch.Tensor | No
     pixels.write_png(worst_pictures(drawn, ids, judge_labels(judge, drawn)[1], names), start.with_name(f"{start.name}-worst.png"))
 
 
-def _mirrored(model: str) -> bool:
-    """Whether a run learnt mirrored pictures, so that a mirrored copy is a copy."""
-    run = _run_of(model)
-    return run is not None and bool(run.read()["settings"].get("flip"))
-
-
 def _run_of(model: str) -> RunFolder | None:
     """The run that MODEL is, or whose model folder it is."""
     path = Path(model).expanduser()
     here, above = RunFolder(path), RunFolder(path.resolve().parent)
     return here if here.exists else above if above.exists and above.model == path.resolve() else None
-
-
-def _learnt_from(model: str, pictures: Pictures) -> bool:
-    """Whether a run learnt from these pictures; of a model folder alone nobody knows, and DATA is taken for what it learnt from."""
-    run = _run_of(model)
-    return run is None or run.resolved().data_fingerprint == pictures.fingerprint
 
 
 def make_judge(data: str, settings: JudgeSettings, out: Path) -> Judge:
@@ -319,13 +320,25 @@ def _asked(settings: EvaluateSettings, denoiser: Denoiser, judge: Judge | None, 
     if judge is None:
         return lambda jobs: None
     names = judge.spec.label_names
-    said = settings.asked
-    if said is None:
-        labels = {word.options.get("label") for _, words in ways for word in words if word.name == "classifier"} - {None}
-        if len(labels) > 1:
-            raise Mistake(f"The steers ask for {', '.join(sorted(map(str, labels)))}; say by --asked which of them is scored.")
-        said = next(iter(labels), None)
-    if said is not None:
-        asked_ids(names, said, [])
-        return lambda jobs: asked_ids(names, said, [job.seed for job in jobs])
-    return lambda jobs: ids_judged(denoiser.spec, jobs, judge)
+    if settings.asked is not None:
+        turn = _in_turn(names, settings.asked)
+    else:
+        steers = [word for _, words in ways for word in words if word.name == "classifier"]
+        asked = {_in_turn(class_names(str(steer.value)), str(steer.options["label"])) for steer in steers}
+        if len(asked) > 1:
+            each = sorted(turn[0] if len(turn) == 1 else f"each of {', '.join(turn[:8])}" for turn in asked)
+            raise Mistake(f"The steers ask for {', '.join(each)}; say by --asked which of them is scored.")
+        turn = next(iter(asked), ())
+    if not turn:
+        return lambda jobs: ids_judged(denoiser.spec, jobs, judge)
+    if unknown := [name for name in turn if name not in names]:
+        raise Mistake(
+            f"The judge does not know {unknown[0]}, which the steer asks for; it knows {', '.join(names[:8])}. --asked says which of those "
+            "is scored."
+        )
+    return lambda jobs: torch.tensor([names.index(turn[job.seed % len(turn)]) for job in jobs])
+
+
+def _in_turn(names: tuple[str, ...], label: str) -> tuple[str, ...]:
+    """The names of the classes that a label asks for, seed by seed: all of them in turn, or one."""
+    return names if label == EACH else (names[int(asked_ids(names, label, [0]))],)

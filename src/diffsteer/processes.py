@@ -10,9 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from diffsteer.errors import Mistake, Stopped
@@ -40,27 +42,51 @@ def term_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-class Agreed(KeyboardInterrupt):
-    """One of several processes was to end, and all have come to the same step to do so."""
+class Between(KeyboardInterrupt):
+    """The work was to end, and has come to a place between two steps to do so: of several processes all, to the same."""
+
+
+@dataclass
+class Asked:
+    """Whether this process was asked to end. came: once at least. waits: whether it is in the middle of what is to be ended well."""
+
+    came: bool = False
+    waits: bool = True
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Inside, nothing is half done, and what asks interrupts. Raises Between, at once where it has been asked already."""
+        if self.came:
+            raise Between
+        self.waits = False
+        try:
+            yield
+        finally:
+            self.waits = True
 
 
 @contextmanager
-def first_is_noted() -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C or SIGTERM interrupts nothing: what is yielded says whether one came. The second interrupts.
+def first_is_noted() -> Iterator[Asked]:
+    """Inside, the first Ctrl-C or SIGTERM interrupts nothing but what is `at_once`, it is noted: an optimizer step that ends in its middle
+    leaves weights of which some have moved and some have not, and several processes are each in a step of their own. The second interrupts.
 
-    Several processes are each in a step of their own when it comes, and save one state only where they end at the same.
+    Signals come to the main thread alone; in another one nothing is noted.
     """
-    came = False
+    asked = Asked()
 
     def note(number: int, frame: Any) -> None:
-        nonlocal came
-        if came:
+        first, asked.came = not asked.came, True
+        if not asked.waits:
+            raise Between
+        if not first:
             raise Terminated
-        came = True
 
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
     before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: came
+        yield asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -6,6 +6,7 @@ In: a run folder, or a model folder with scores. Out: a `Record`, which knows of
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,7 +49,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Drawn pictures scored once, by the name of the measure. step, minutes: of the training, where it was done in training.
+    """Drawn pictures scored once, by the name of the measure. step: of the training, where that is known; minutes: where it was done in it.
 
     drawn: how the pictures were drawn, where that is known. It belongs to what is compared, and sets nothing apart.
     """
@@ -91,8 +92,9 @@ class Record:
     evaluation: Scoring | None
 
     def latest(self) -> list[Scoring]:
-        """The scores there are of the model as it is now: the last made in training, and the evaluation's."""
-        return [scoring for scoring in (*self.scorings[-1:], self.evaluation) if scoring is not None]
+        """The last scores made in training, and the evaluation's: those of later steps first, the evaluation where they are of the same."""
+        found = [scoring for scoring in (self.evaluation, *self.scorings[-1:]) if scoring is not None]
+        return sorted(found, key=lambda scoring: math.inf if scoring.step is None else scoring.step, reverse=True)
 
 
 def read_record(path: Path) -> Record:
@@ -180,7 +182,7 @@ def _pictures(settings: TrainSettings, resolved: Resolved, steps: int) -> int:
 def _scorings(run: RunFolder) -> tuple[Scoring, ...]:
     """The scorings of a training."""
     try:
-        return tuple(_scoring(row["scores"], {}, row["step"], row["seconds"] / 60) for row in run.scores())
+        return tuple(_scoring(row["scores"], row.get("drawn", {}), row["step"], row["seconds"] / 60) for row in run.scores())
     except (KeyError, TypeError, AttributeError):
         raise _no_scores(run.scores_file) from None
 
@@ -191,7 +193,8 @@ def _evaluation(file: Path) -> Scoring | None:
         return None
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return _scoring(values["rows"][0], {each.name: values[each.name] for each in fields(How) if each.name in values})
+        how = {each.name: values[each.name] for each in fields(How) if each.name in values}
+        return _scoring(values["rows"][0], how, values.get("step"))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise _no_scores(file) from None
 
@@ -200,7 +203,7 @@ def _scoring(values: Mapping[str, Any], how: Mapping[str, Any], step: int | None
     """From `Scores.to_dict()`: what has a value, an error and a floor is a measure."""
     measures = {kind: each for kind, each in values.items() if isinstance(each, dict) and {"value", "error", "floor"} <= set(each)}
     scores = {
-        kind: Score(Number(each["value"], each["error"]), Number(each["floor"], each["floor_error"]), _measured(each, values["count"]))
+        kind: Score(Number(each["value"], each["error"]), Number(each["floor"], each["floor_error"]), _measured(kind, each, values))
         for kind, each in measures.items()
     }
     if not scores:
@@ -212,16 +215,20 @@ def _no_scores(file: Path) -> Mistake:
     return Mistake(f"{file} does not hold scores as diffsteer writes them; move it away, or make it again with diffsteer evaluate.")
 
 
-def _measured(measure: Mapping[str, Any], count: int) -> Facts:
-    """Who looked, with what the pictures were compared, and how many they were."""
+def _measured(kind: str, measure: Mapping[str, Any], values: Mapping[str, Any]) -> Facts:
+    """Who looked, with what the pictures were compared, and how many they were; of the variety inside classes, whose classes those are."""
     looked, real = measure["basis"]["extractor"], measure["basis"]["reference"]
     of = [f"split {real['split']}"] if "split" in real else []
+    of += [f"{real['size'][0]}x{real['size'][1]}", f"fingerprint {real['fingerprint'][:6]}"] if "fingerprint" in real else []
     of += [f"of {', '.join(real['classes'])} only"] if real["classes"] else []
     of += ["which the judge learnt from"] if real["learnt"] else []
+    count, asked = values["count"], values.get("accuracy") is not None
+    inside = {"classes": Fact(asked, "as asked for" if asked else "as the judge finds them")} if kind == "variety" else {}
     return {
         "seen by": Fact(json.dumps(looked), _looked(looked) if looked else "no network"),
         "real pictures": Fact(json.dumps(real), ", ".join([f"{real['count']:,} of {real['source']}", *of])),
         "number of drawn pictures": Fact(count, f"{count:,}"),
+        **inside,
     }
 
 

@@ -30,7 +30,7 @@ from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.diffusion.judge import is_judge, load_judge, save_judge
 from diffsteer.errors import Mistake, Stopped
 from diffsteer.fitting import Clock, step_and_checkpoint
-from diffsteer.processes import Agreed, first_is_noted
+from diffsteer.processes import Asked, Between, Terminated, first_is_noted
 from diffsteer.progress import beside_bars, roughly
 from diffsteer.runfolder import Resolved, RunFolder
 from diffsteer.sampling.draw import How
@@ -177,7 +177,7 @@ class _Story:
         compiled = preparing.compiles(settings, accelerator.device, say)
         teacher = preparing.make_teacher(settings, base, str(accelerator.device))
         self.training = Training(model.network, self.spec, settings, self.data, plan, accelerator, compiled=compiled, teacher=teacher)
-        self.main = accelerator.is_main_process
+        self.main, self.several = accelerator.is_main_process, accelerator.num_processes > 1
         self.trackers, self.clock = Trackers(accelerator, settings, folder.path), Clock(accelerator)
         self.parameters = sum(parameter.numel() for parameter in model.network.parameters())
 
@@ -210,6 +210,8 @@ class _Story:
         done = self.training.step
         self._prepare_scores()
         saved = self.folder.read()["settings"]
+        every = {name: getattr(self.settings, name) or getattr(resolved, name) for name in ("preview_every", "checkpoint_every")}
+        resolved = replace(resolved, **every)
         if (length := self._length()) is not None:
             resolved = replace(resolved, steps=length)
         elif self.settings.budget is not None and saved.get("budget") != self.settings.budget:
@@ -227,8 +229,8 @@ class _Story:
             self.folder.cut_metrics(done)
             self.folder.cut_scores(done)
             self.folder.cut_previews(done)
-            if not previews.preview_path(self.folder.previews, 0).exists() and done == 0:
-                self._preview(0)
+            if done == 0 and not (first := previews.preview_path(self.folder.previews, 0)).exists():
+                pixels.write_png(self._preview_picture(0), first)
         self.say(f"going on at step {done} of {resolved.steps}")
         return self._train(resolved, resumed=True)
 
@@ -244,20 +246,18 @@ class _Story:
         def elapsed() -> float:
             return seconds + time.perf_counter() - clock
 
-        several = self.accelerator.num_processes > 1
-
         def flush() -> None:
             self._flush(waiting, elapsed())
             waiting.clear()
-            if several and self._any(asked()):
-                raise Agreed
+            if self.several and self._any(asked.came):
+                raise Between
 
-        with first_is_noted() if several else nullcontext(lambda: False) as asked:
+        with first_is_noted() as asked:
             try:
-                self._steps(resolved, waiting, flush, elapsed)
+                self._steps(resolved, waiting, flush, elapsed, asked)
             except KeyboardInterrupt as stop:
-                if several and not isinstance(stop, Agreed):
-                    raise  # the processes may be in different steps, so nothing they could save together would be one state
+                if isinstance(stop, Terminated) or (self.several and not isinstance(stop, Between)):
+                    raise  # in the middle of a step, or in different ones: nothing that could be saved would be one state
                 self._flush(waiting, elapsed())
                 self._checkpoint()
                 self._save_model()
@@ -268,22 +268,30 @@ class _Story:
         self.accelerator.wait_for_everyone()
         return _result(self.folder, resumed=resumed) if self.main else Result(self.folder.path, resolved.steps, math.nan, (), 0.0, resumed)
 
-    def _steps(self, resolved: Resolved, waiting: list[Stepped], flush: Callable[[], None], elapsed: Callable[[], float]) -> None:
+    def _steps(
+        self, resolved: Resolved, waiting: list[Stepped], flush: Callable[[], None], elapsed: Callable[[], float], asked: Asked
+    ) -> None:
         """Every step that is left, and what is done at some of them. waiting: those whose metrics `flush` is to write."""
-        if self.training.step and self._is_scored(self.training.step, resolved):
-            self._score(self.training.step, elapsed())  # a run that was stopped while it was looked at has its look to come
+
+        def look(step: int) -> None:
+            previewed, scored = step % resolved.preview_every == 0 or step == resolved.steps, self._is_scored(step, resolved)
+            if previewed or scored:
+                flush()
+            with nullcontext() if self.several else asked.at_once():
+                if previewed:
+                    self._preview(step)
+                if scored:
+                    self._score(step, elapsed())
+
+        if self.training.step:
+            look(self.training.step)  # a run that was stopped where it is to be looked at has that to come
         for stepped in self._with_bar(self.training.run()):
             waiting.append(stepped)
             step = stepped.step
             last = step == resolved.steps
             if len(waiting) == FLUSH_EVERY or last:
                 flush()
-            if step % resolved.preview_every == 0 or last:
-                flush()
-                self._preview(step)
-            if self._is_scored(step, resolved):
-                flush()
-                self._score(step, elapsed())
+            look(step)
             if step % resolved.checkpoint_every == 0 or last:
                 flush()
                 self._checkpoint()
@@ -339,9 +347,11 @@ class _Story:
     # ---- what is written -------------------------------------------------------------------------------------------
 
     def _preview(self, step: int) -> None:
-        if self.main:
+        """A preview, unless it is there."""
+        path = previews.preview_path(self.folder.previews, step)
+        if self.main and not path.exists():
             picture = self._preview_picture(step)
-            pixels.write_png(picture, previews.preview_path(self.folder.previews, step))
+            pixels.write_png(picture, path)
             self.trackers.preview(step, picture)
         self.accelerator.wait_for_everyone()
 
@@ -358,7 +368,8 @@ class _Story:
         """A line of scores.jsonl, unless it is there."""
         if self.scorer is not None and all(row["step"] != step for row in self.folder.scores()):
             scores = self.scorer.look(self.training.ema or self.training.network)
-            self.folder.add_scores({"step": step, "seconds": round(seconds, 3), "scores": scores.to_dict()})
+            how = {"drawn": self.scorer.how.as_dict()}
+            self.folder.add_scores({"step": step, "seconds": round(seconds, 3), **how, "scores": scores.to_dict()})
             self.trackers.scores(step, scoring.scalars(scores))
             beside_bars(self.say, f"scores   step {step}: {scoring.in_words(scores)}")
         self.accelerator.wait_for_everyone()

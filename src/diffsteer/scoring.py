@@ -42,8 +42,13 @@ class Scorer:
     scores: Callable[[Tensor], Scores]
     new_judge: Judge | None
 
+    @property
+    def how(self) -> How:
+        """The model's own solver, steps and guidance."""
+        return How().resolved(self.spec)
+
     def look(self, network: nn.Module) -> Scores:
-        """The scores of what this network draws, by the model's own solver, steps and guidance."""
+        """The scores of what this network draws, as `how` says."""
         return self.scores(self._drawn(network, self.count))
 
     def seconds(self, network: nn.Module) -> float:
@@ -58,7 +63,7 @@ class Scorer:
 
     def _drawn(self, network: nn.Module, count: int) -> Tensor:
         """Pictures uint8 [count, C, H, W]; the network is left in the mode that it was in."""
-        how, training = How().resolved(self.spec), network.training
+        how, training = self.how, network.training
         network.eval()
         with steps_bar(-(-count // BATCH) * int(how.steps or 1), "scores") as watch:
             denoiser = Denoiser(network, self.spec, size_multiple(network))

@@ -11,7 +11,8 @@ import pytest
 
 from app.serving import served
 from commandline import Diffsteer
-from diffsteer.app.serve import PAUSE, TRIES, Login, _absolute
+from diffsteer.app.serve import PAUSE, TRIES, Login, _absolute, _for_others
+from diffsteer.config import AppSettings
 
 
 @pytest.mark.parametrize(
@@ -87,3 +88,9 @@ def test_without_a_login_nothing_is_told(small_model: Any, tmp_path: Path) -> No
             props = {each["props"].get("elem_id"): each["props"] for each in config["components"]}
             assert props["steps"]["value"] == 2 and [value for _, value in props["each"]["choices"]] == [1, 2]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("beyond", [{"host": "0.0.0.0"}, {"share": True}, {"allow_host": ("draw.example.org",)}])
+def test_people_of_other_machines_are_reckoned_with(beyond: dict[str, Any]) -> None:
+    """Through a proxy too, which asks from this machine."""
+    assert not _for_others(AppSettings()) and _for_others(AppSettings(**beyond))

@@ -161,6 +161,17 @@ def test_the_kernel_distances_error_is_what_other_drawings_differ_by() -> None:
     assert {one.count for one in few} == {50} and torch.tensor([one.error for one in few]).mean() > errors
 
 
+@pytest.mark.parametrize("measure", [frechet, kid])
+def test_where_real_pictures_are_few_the_error_is_of_the_mean_over_parts_of_the_drawn(measure: type) -> None:
+    """400 drawn, 50 a side: a value is a mean over ten parts of them, whose errors are no less than half alike."""
+    real = normal(100, 6, shift=1)
+    scored = [measure(normal(400, 6, seed=seed, shift=1.5), real, BASIS) for seed in range(20, 44)]
+    assert {one.count for one in scored} == {50}
+    spread = torch.tensor([one.value for one in scored]).std().item()
+    errors = torch.tensor([one.error for one in scored]).mean().item()
+    assert 0.6 * spread < errors < 1.8 * spread
+
+
 def test_a_picture_that_is_there_twice_in_a_resample_is_no_pair() -> None:
     """Pictures far apart: a resample that paired one with itself would find them alike, and its distance would jump from 0 to thousands."""
     drawn, real = torch.eye(12, dtype=torch.float64) * 300, torch.zeros(24, 12, dtype=torch.float64)
@@ -201,5 +212,6 @@ def test_results_are_plain_values_and_say_what_they_rest_on() -> None:
     assert values["count"] == 20 and {"value", "error", "floor", "floor_error"} <= set(values)
     extractor = values["basis"]["extractor"]
     assert extractor == {"architecture": "plain", "weights": "0" * 64, "seed": 0, "accuracy": 0.98, "held_out": 100, "data": "digits"}
-    assert values["basis"]["reference"] == {"source": "digits", "split": "train", "count": 1000, "classes": [], "learnt": True}
+    told = {"source": "digits", "split": "train", "count": 1000, "classes": [], "learnt": True, "fingerprint": "f" * 64, "size": [8, 8]}
+    assert values["basis"]["reference"] == told
     assert values["basis"]["seed"] == 0

@@ -53,7 +53,7 @@ def test_they_are_the_datas_own_pictures_each_once(digits: MemoryPictures, digit
     assert nearest.values.max() < 1e-3 and len(nearest.indices.unique()) > 0.99 * digits.count == 0.99 * len(real.features)
     assert real.labels is not None and (real.labels == judge_labels(digits_judge, digits.pixels)[0][nearest.indices]).double().mean() > 0.99
     assert real.brightness.mean().item() == pytest.approx((digits.mean + 1) / 2)
-    assert real.reference == reference.Reference("digits", "train", 1797, (), True) and real.kept is None
+    assert real.reference == reference.Reference("digits", "train", 1797, (), True, digits.fingerprint, (8, 8)) and real.kept is None
 
 
 def test_of_classes_asked_for_they_have_the_datas_labels(digits: MemoryPictures, digits_judge: Judge) -> None:

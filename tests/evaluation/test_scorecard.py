@@ -16,7 +16,7 @@ from diffsteer.evaluation.labels import LabelAccuracy, label_accuracy
 from diffsteer.evaluation.report import table
 from diffsteer.evaluation.scorecard import class_rows, confusion_figure, worst_pictures
 
-BASIS = Basis(Extractor("plain", "", 0, 0.98, 100, "digits"), Reference("digits", "train", 1000, (), True), seed=0)
+BASIS = Basis(Extractor("plain", "", 0, 0.98, 100, "digits"), Reference("digits", "train", 1000, (), True, "f" * 64, (8, 8)), seed=0)
 
 
 def accuracy(pairs: Sequence[tuple[int, int]], names: Sequence[str]) -> LabelAccuracy:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from diffsteer.evaluation.brightness import brightness, picture_brightness, wasserstein
-from diffsteer.evaluation.spread import LEAST, bootstrap_spread, halves, mean_and_spread, repeats
+from diffsteer.evaluation.spread import LEAST, averaging, bootstrap_spread, halves, mean_and_spread, repeats
 from evaluation.features import BASIS, normal
 
 
@@ -31,6 +31,16 @@ def test_halves_share_no_real_picture_and_hold_none_twice(drawn: int, real: int,
 
 def test_what_is_dear_is_repeated_less_and_never_less_than_a_few_times() -> None:
     assert repeats(50, 1) == 50 and repeats(50, 1e9) == 15 and repeats(50, 1e15) == LEAST
+
+
+@pytest.mark.parametrize(("count", "drawn", "splits"), [(10, 10, 5), (10, 40, 1), (10, 40, 10), (10, 200, 4)])
+def test_the_error_of_a_mean_over_parts_of_the_drawn_is_that_of_one_part_times_averaging(count: int, drawn: int, splits: int) -> None:
+    """Of means of normal numbers, over 4,000 drawings."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, drawn, generator=generator, dtype=torch.float64)
+    parts = [torch.randperm(drawn, generator=generator)[:count] for _ in range(splits)]
+    found = torch.stack([x[:, part].mean(1) for part in parts]).mean(0).std() * math.sqrt(count)
+    assert float(found) == pytest.approx(averaging(count, drawn, splits), rel=0.15)
 
 
 def test_mean_and_spread_are_the_unbiased_ones() -> None:

@@ -217,6 +217,19 @@ def test_a_name_that_something_else_has(hub: Hub, folder: Path) -> None:
     assert hub.repos["model", "alice/things"].files == before
 
 
+def test_a_name_that_has_a_model_of_others_though_its_files_are_called_as_ours(hub: Hub, folder: Path) -> None:
+    theirs = {"model_index.json": b"{}", "unet/a.safetensors": b"theirs", "README.md": b"# Butterflies"}
+    hub.repos["model", "alice/things"] = Repo(files=dict(theirs))
+    with pytest.raises(Mistake, match=r"The name alice/things is taken: .* something else \(model_index.json, unet/a.safetensors\)"):
+        send(folder)
+    assert theirs.items() <= hub.repos["model", "alice/things"].files.items()
+    (folder / "mark.json").unlink()  # one that diffusers alone draws is known by its card
+    (folder / "README.md").write_text("Made with diffsteer")
+    assert send(folder, "other").changed
+    (folder / "unet" / "a.safetensors").write_bytes(b"newer weights")
+    assert send(folder, "other").changed
+
+
 def test_a_name_that_is_taken_by_what_we_may_not_see(hub: Hub, folder: Path) -> None:
     hub.repos["model", "club/things"] = Repo()
     hub.fail("GET", "/api/models/club/things", 404)

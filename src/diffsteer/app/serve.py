@@ -58,6 +58,11 @@ def _placed(settings: AppSettings) -> AppSettings:
     return settings.model_copy(update={key: value for key, value in there.items() if key not in settings.model_fields_set})
 
 
+def _for_others(settings: AppSettings) -> bool:
+    """Whether others than this machine's people are to reach the page: at its address, by a link, or through a proxy in front of it."""
+    return settings.host not in LOOPBACK or settings.share or bool(settings.allow_host)
+
+
 def _open(model: str, settings: AppSettings, say: Callable[[str], None]) -> None:
     if find_spec("gradio") is None:
         raise Mistake("The app needs Gradio, which is not installed: pip install 'diffsteer[app]'.")
@@ -67,7 +72,7 @@ def _open(model: str, settings: AppSettings, say: Callable[[str], None]) -> None
     login = _login(settings, say)
     own = own_losses(settings.losses)
     clip = None if settings.clip is None else (_absolute(settings.clip, Path.cwd()), settings.clip)  # before we go elsewhere
-    allowed = settings.allow_train or (settings.host in LOOPBACK and not settings.share)
+    allowed = settings.allow_train or not _for_others(settings)
     home = Path.cwd()
     trainer = Trainer(settings.runs, settings.data, settings.device, home, allowed)
 
@@ -156,8 +161,8 @@ def _serve(settings: AppSettings, say: Any, login: Any, clip: Any, own: Any, fol
         say(f"Open to everyone who has the login, for a week: {demo.share_url}")
     elif settings.share:
         say("The public link could not be made; serving here only.")
-    if settings.host not in LOOPBACK and login is None:
-        say("Everyone who can reach this machine can draw here; --auth NAME asks for a login.")
+    if _for_others(settings) and login is None:
+        say("Everyone who can reach this page can draw here; --auth NAME asks for a login.")
     for note in about.notes:
         say(note)
     say(f"Open {demo.local_url} (Ctrl-C ends it)")

@@ -27,6 +27,7 @@ class Reference:
     """The real pictures compared with: `count` of `source`, of its split `split` where it is divided into splits.
 
     classes: the classes they were taken from, empty for all. learnt: whether the judge learnt from pictures of this very data.
+    fingerprint: of all the pictures that they were taken from, as they were read at `size`, (height, width).
     """
 
     source: str
@@ -34,6 +35,8 @@ class Reference:
     count: int
     classes: tuple[str, ...]
     learnt: bool
+    fingerprint: str
+    size: tuple[int, int]
 
 
 @dataclass(frozen=True)

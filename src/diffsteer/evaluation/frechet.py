@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from diffsteer.evaluation.basis import Basis, Result
-from diffsteer.evaluation.spread import RESAMPLES, SPLITS, bootstrap_spread, halves, mean_and_spread, repeats, side
+from diffsteer.evaluation.spread import RESAMPLES, SPLITS, averaging, bootstrap_spread, halves, mean_and_spread, repeats, side
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def frechet(drawn: Tensor, real: Tensor, basis: Basis) -> Frechet:
         lambda rows: _distance(_moments(drawn[rows]), reference), len(drawn), count, basis.seed, repeats(RESAMPLES, work)
     )
     floor, floor_error = mean_and_spread(floors)
+    error *= averaging(count, len(drawn), len(values))
     return Frechet(mean_and_spread(values)[0], error, floor, floor_error, count, basis)
 
 

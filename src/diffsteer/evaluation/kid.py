@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.evaluation.basis import Basis, Result
-from diffsteer.evaluation.spread import RESAMPLES, SPLITS, halves, mean_and_spread, repeats, side
+from diffsteer.evaluation.spread import RESAMPLES, SPLITS, averaging, halves, mean_and_spread, repeats, side
 
 ROWS = 128  # of a kernel matrix at a time: its other side may have 10,000 columns, and 128 rows of those fit into a processor's cache
 
@@ -38,6 +38,7 @@ def kid(drawn: Tensor, real: Tensor, basis: Basis) -> Kid:
         seen[half.drawn] += 1
     rows = seen > 0
     error = _bootstrap_error(drawn[rows], to_real[rows] / seen[rows], count, basis.seed)
+    error *= averaging(count, len(drawn), len(values))
     floor, floor_error = mean_and_spread(floors)
     return Kid(mean_and_spread(values)[0], error, floor, floor_error, count, basis)
 

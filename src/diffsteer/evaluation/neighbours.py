@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.evaluation.basis import Basis, Result
-from diffsteer.evaluation.spread import RESAMPLES, SPLITS, halves, mean_and_spread, repeats, side
+from diffsteer.evaluation.spread import RESAMPLES, SPLITS, averaging, halves, mean_and_spread, repeats, side
 
 K_PRECISION, K_DENSITY = 3, 5  # as in the papers
 FEWEST = 2 * (K_DENSITY + 1)  # pictures a side: half of them still have so many neighbours
@@ -61,7 +61,7 @@ def neighbours(drawn: Tensor, real: Tensor, basis: Basis) -> Neighbours | None:
         some = Balls.of(drawn[torch.randperm(len(drawn), generator=generator)[: count // 2]])
         resampled.append(torch.tensor([shares(some, reference) for reference in references], dtype=torch.float64).mean(0))
     # Half of all spreads as all would; half of `count` among more spreads wider, by this root.
-    errors = torch.stack(resampled).std(0) / math.sqrt(2 - count / len(drawn))
+    errors = torch.stack(resampled).std(0) / math.sqrt(2 - count / len(drawn)) * averaging(count, len(drawn), len(splits))
     return Neighbours(*map(_result, zip(*values, strict=True), errors.tolist(), zip(*floors, strict=True), [count] * 4, [basis] * 4))
 
 

@@ -70,7 +70,8 @@ def read_real(
             with suppress(OSError):  # a cache that cannot be written costs time, and nothing else
                 cache.keep(choice.inputs(), found)
     learnt = judge is not None and data.fingerprint == judge.spec.data_fingerprint
-    reference = Reference(data.source, split, len(found["features"]), choice.names, learnt)
+    count, size = len(found["features"]), (data.height, data.width)
+    reference = Reference(data.source, split, count, choice.names, learnt, data.fingerprint, size)
     return Real(found["features"].double(), found.get("labels"), found["brightness"], reference, kept)
 
 

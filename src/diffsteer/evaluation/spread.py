@@ -54,6 +54,16 @@ def bootstrap_spread(measure: Callable[[Tensor], float], rows: int, count: int, 
     return mean_and_spread([measure(torch.randint(rows, (count,), generator=generator)) for _ in range(resamples)])[1]
 
 
+def averaging(count: int, drawn: int, splits: int) -> float:
+    """The standard error of a mean over `splits` random choices of `count` among `drawn` pictures, over that of one choice.
+
+    Two choices share a part f = count / drawn of their pictures, so what they measure correlates by f (exactly so for a mean), and the
+    mean of k of them has the variance f + (1 - f) / k: 1 where all the drawn are taken.
+    """
+    share = count / drawn
+    return math.sqrt(share + (1 - share) / splits)
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation (unbiased variance) of at least two numbers."""
     numbers = torch.tensor(values, dtype=torch.float64)

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, median, stdev
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from diffsteer.evaluation.brightness import picture_brightness
+from diffsteer.evaluation.brightness import SOME, picture_brightness, picture_means
 from diffsteer.evaluation.copies import Copies
 
 # Kinds of findings, the worst first: what comes later is often the consequence of what comes earlier.
@@ -239,7 +240,7 @@ def wrong_range(
 
 def drift(drawn: Tensor, real: Tensor, prediction: str, guidance: float, steps: int) -> Finding | None:
     """A mean colour or brightness that is not the data's, or pictures whose brightnesses are all alike, or all over the place."""
-    values, reals = drawn.double().mean((2, 3)) / 255, real.double().mean((2, 3)) / 255  # [N, C]
+    values, reals = picture_means(drawn) / 255, picture_means(real) / 255  # [N, C]
     away = values.mean(0) - reals.mean(0)
     error = (values.var(0) / len(values) + reals.var(0) / len(reals)).sqrt()
     channel = int(away.abs().argmax())
@@ -301,24 +302,35 @@ def _differ(own: Tensor, fine: Tensor, real: Tensor | None, name: str, measure: 
 
 def _span(pictures: Tensor) -> tuple[float, float]:
     """The values between which 99 of 100 lie."""
-    ordered = pictures.flatten().sort().values
-    return float(ordered[int(0.005 * (len(ordered) - 1))]) / 255, float(ordered[math.ceil(0.995 * (len(ordered) - 1))]) / 255
+    below = torch.bincount(pictures.flatten(), minlength=256).cumsum(0)  # values up to each of the 256
+    last = int(below[-1]) - 1
+    low, high = (int(torch.searchsorted(below, place, right=True)) for place in (int(0.005 * last), math.ceil(0.995 * last)))
+    return low / 255, high / 255
 
 
 def _at_ends(pictures: Tensor) -> Tensor:
     """The share of each picture's values that are 0 or 255, float64 [N]."""
-    return ((pictures == 0) | (pictures == 255)).double().flatten(1).mean(1)
+    return _each(pictures, lambda some: ((some == 0) | (some == 255)).double().flatten(1).mean(1))
 
 
 def _contrast(pictures: Tensor) -> Tensor:
     """The standard deviation of each picture's values, float64 [N]."""
-    return pictures.double().flatten(1).std(1) / 255
+    return _each(pictures, lambda some: some.double().flatten(1).std(1) / 255)
 
 
 def _roughness(pictures: Tensor) -> Tensor:
     """The mean difference of neighbouring values in each picture, float64 [N]: noise that was left in shows here."""
-    values = pictures.double() / 255
-    return (values.diff(dim=2).abs().flatten(1).mean(1) + values.diff(dim=3).abs().flatten(1).mean(1)) / 2
+
+    def of_some(some: Tensor) -> Tensor:
+        values = some.double() / 255
+        return (values.diff(dim=2).abs().flatten(1).mean(1) + values.diff(dim=3).abs().flatten(1).mean(1)) / 2
+
+    return _each(pictures, of_some)
+
+
+def _each(pictures: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+    """A measure of each picture, some at a time: float64 takes eight times the memory of the pictures."""
+    return torch.cat([measure(some) for some in pictures.split(SOME)])
 
 
 _FEATURES = (("brightness", picture_brightness, 0.0), ("contrast", _contrast, CONTRAST), ("roughness", _roughness, ROUGHNESS))

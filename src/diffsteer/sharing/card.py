@@ -29,10 +29,10 @@ from diffsteer.evaluation.report import table
 from diffsteer.record import Fact, Score
 from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sharing.facts import Known, Run, read_known
-from diffsteer.sharing.hub import check_name
+from diffsteer.sharing.hub import CARD, check_name
 from diffsteer.sharing.licences import Licences
 
-CARD, SAMPLES = "README.md", "samples.png"
+SAMPLES = "samples.png"
 ANYONE = "USER"  # stands for the owner of a model that has no place on the Hub yet
 ROWS, COLUMNS = 10, 8  # of the grid of samples
 SECONDS = 10.0  # after which it is as wide as it gets

@@ -26,7 +26,8 @@ from diffsteer.data.network import answers, hub_endpoint, offline
 from diffsteer.errors import Mistake, Stopped
 
 # What the Hub makes itself, or its web page does: neither ours nor in our way.
-HARMLESS = frozenset({".gitattributes", "README.md", "LICENSE"})
+CARD = "README.md"
+HARMLESS = frozenset({".gitattributes", CARD, "LICENSE"})
 ABSENT = (401, 404)  # how the Hub says that there is no such repository, or none that we may see
 
 
@@ -155,13 +156,18 @@ def find_place(account: Account, repo: str, kind: Kind, private: bool) -> Place:
             return Place(account, repo, private)
     assert isinstance(found, ModelInfo | SpaceInfo)
     files = tuple(each.rfilename for each in found.siblings or ())
-    strange = [name for name in files if not kind.allows(name) and name not in HARMLESS]
-    if strange and kind.mark not in files:
-        shown = ", ".join(strange[:3]) + (" ..." if len(strange) > 3 else "")
+    place, others = Place(account, repo, bool(found.private), files, found.sha), [name for name in files if name not in HARMLESS]
+    if others and kind.mark not in files and not _ours(place, kind):
+        shown = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
         raise Mistake(f"The name {repo} is taken: that repository holds something else ({shown}). Choose another name.")
     if private and not found.private:
         raise Mistake(f"{repo} is there already and is public, so --private would not hide this; choose another name, or leave it out.")
-    return Place(account, repo, bool(found.private), files, found.sha)
+    return place
+
+
+def _ours(place: Place, kind: Kind) -> bool:
+    """Whether a repository without the kind's mark is known by its card: a model that diffusers alone draws has nothing else of ours."""
+    return CARD in place.files and "diffsteer" in text_of(place, kind, CARD)
 
 
 def text_of(place: Place, kind: Kind, name: str) -> str:

@@ -34,10 +34,18 @@ def classifier(value: str, canvas: Canvas, *, label: str, noise_aware: bool = Fa
     if (folder / "config.json").is_file():
         if noise_aware:
             raise Mistake(f"{value} is a transformers classifier, which knows clean pictures only; leave noise-aware out.")
-        return _cross_entropy(*_from_transformers(folder, canvas), label)
+        return _cross_entropy(*_from_transformers(folder, canvas.device), label)
     raise Mistake(
         f"{value} is no classifier: give a folder that `diffsteer judge DATA --out FOLDER` made, or a transformers image classifier's."
     )
+
+
+def class_names(value: str) -> tuple[str, ...]:
+    """The classes of a classifier's folder, as `classifier` numbers them. value: as there; Mistake as there."""
+    folder = Path(value).expanduser()
+    if is_judge(folder):
+        return load_judge(folder).spec.label_names
+    return tuple(_from_transformers(folder, "cpu")[1])
 
 
 def _by_judge(judge: Judge, value: str, canvas: Canvas, label: str, noise_aware: bool) -> Loss:
@@ -90,7 +98,7 @@ def _wanted(names: Sequence[str], label: str) -> Callable[[Moment], Tensor]:
     return lambda moment: asked_ids(names, label, moment.seeds)
 
 
-def _from_transformers(folder: Path, canvas: Canvas) -> tuple[Callable[[Tensor], Tensor], list[str]]:
+def _from_transformers(folder: Path, device: torch.device | str) -> tuple[Callable[[Tensor], Tensor], list[str]]:
     """(pictures -> logits, class names) of a `transformers` image classifier's folder; no code in it is run."""
     try:
         from transformers import AutoModelForImageClassification
@@ -100,7 +108,7 @@ def _from_transformers(folder: Path, canvas: Canvas) -> tuple[Callable[[Tensor],
         network = AutoModelForImageClassification.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise Mistake(f"{folder} cannot be read as an image classifier: {' '.join(str(error).split())[:200]}.") from error
-    network.requires_grad_(False).eval().to(canvas.device)
+    network.requires_grad_(False).eval().to(device)
     mean, spread, size = _preparation(folder, network.config)
     names = [str(network.config.id2label[number]) for number in range(network.config.num_labels)]
 

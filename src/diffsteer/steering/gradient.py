@@ -131,7 +131,7 @@ class SteeredDenoiser:
     def finish(self, x0: Tensor) -> Tensor:
         """The last picture, with what was observed without error put back, whatever the solver's last step did to it."""
         for steer in self.steers:
-            x0 = steer.loss.restored(x0) if isinstance(steer.loss, Observation) else x0
+            x0 = steer.loss.restored(x0) if isinstance(steer.loss, Observation) and steer.strength != 0 else x0
         return x0
 
     @torch.no_grad()
