@@ -637,7 +637,7 @@ def as_flags(settings: TrainSettings) -> list[str]:
     default."""
     words = [settings.model, settings.data] if isinstance(settings, FinetuneSettings) else [settings.data]
     unsaid = {"model", "data"} | (FROM_THE_BASE if isinstance(settings, FinetuneSettings) else set())
-    return [*words, *_flags(type(settings), {key: value for key, value in settings.model_dump().items() if key not in unsaid})]
+    return [*words, *_flags(type(settings), {key: value for key, value in settings if key not in unsaid})]
 
 
 def reading_flags(settings: Mapping[str, Any]) -> list[str]:

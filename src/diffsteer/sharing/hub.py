@@ -25,8 +25,8 @@ from diffsteer import __version__
 from diffsteer.data.network import answers, hub_endpoint, offline
 from diffsteer.errors import Mistake, Stopped
 
-# What the Hub makes itself, or its web page does: neither ours nor in our way.
 CARD = "README.md"
+# What the Hub makes itself, or its web page does: neither ours nor in our way.
 HARMLESS = frozenset({".gitattributes", CARD, "LICENSE"})
 ABSENT = (401, 404)  # how the Hub says that there is no such repository, or none that we may see
 
