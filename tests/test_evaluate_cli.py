@@ -157,6 +157,21 @@ def test_a_steer_stands_beside_the_unsteered_model(diffsteer: Diffsteer, tmp_pat
     assert min(first.shape[:2]) > 3 * 48 and not np.array_equal(first, last), "20 pictures, eight in a row, each pixel six wide"
 
 
+def test_each_class_in_turn_is_each_that_the_steering_classifier_knows(
+    diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges
+) -> None:
+    digits = load_pictures("digits")
+    assert isinstance(digits, MemoryPictures) and digits.labels is not None
+    late = digits.labels >= 7
+    save_judge(
+        tmp_path / "late",
+        train_judge(replace(digits, pixels=digits.pixels[late], labels=digits.labels[late] - 7, label_names=("7", "8", "9")), epochs=1),
+    )
+    words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--steer", "classifier=late,label=each", "--json"]
+    rows = diffsteer(*words).json()["rows"]
+    assert [[(each["label"], each["count"]) for each in row["accuracy"]["classes"]] for row in rows] == 2 * [[("7", 7), ("8", 7), ("9", 6)]]
+
+
 def test_each_row_may_hold_several_steers(diffsteer: Diffsteer, tmp_path: Path, trained: Path, judges: Judges) -> None:
     (tmp_path / "two.yaml").write_text("- symmetry: left-right\n- brightness: 0.4\n")
     words = ["evaluate", trained, "digits", *FEW, "--judge", judges.scores, "--json"]

@@ -186,6 +186,13 @@ def test_strength_0_is_no_steer_bit_for_bit(way: str) -> None:
     assert not torch.equal(drawn(model, [Steer(redness, way=way)], range(4)), drawn(model, [], range(4)))
 
 
+def test_a_picture_observed_at_strength_0_is_not_put_back() -> None:
+    model = small_denoiser()
+    observation = Observation(lambda pictures: pictures, torch.full((1, 3, 8, 8), 0.5))
+    pasted = [drawn(model, [Steer(observation, strength=strength)], range(2)) for strength in (0.0, 1.0)]
+    assert torch.equal(pasted[0], drawn(model, [], range(2))) and not torch.equal(pasted[1], pasted[0])
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("more", [{}, {"copies": 3}, {"inner": 2, "recurrence": 2}])
 def test_a_picture_does_not_depend_on_its_batch(way: str, more: dict[str, Any]) -> None:
