@@ -20,6 +20,7 @@ from diffsteer.sampling.solvers import SOLVERS, Step, time_grid
 from diffsteer.steering import gradient
 from diffsteer.steering.contract import Moment, NoisyLoss
 from diffsteer.steering.gradient import WAYS, Steer, SteeredDenoiser
+from diffsteer.steering.observation import Observation
 from diffsteer.steering.presets import PRESETS
 from diffsteer.steering.strength import SCALINGS
 
@@ -188,7 +189,10 @@ def test_strength_0_is_no_steer_bit_for_bit(way: str) -> None:
 
 def test_a_picture_observed_at_strength_0_is_not_put_back() -> None:
     model = small_denoiser()
-    observation = Observation(lambda pictures: pictures, torch.full((1, 3, 8, 8), 0.5))
+    known = torch.zeros(1, 8, 8, dtype=torch.bool)
+    known[:, :4] = True
+    grey = torch.full((3, 8, 8), 0.5)
+    observation = Observation(lambda pictures: pictures * known, grey * known, 0.05, (known, grey))
     pasted = [drawn(model, [Steer(observation, strength=strength)], range(2)) for strength in (0.0, 1.0)]
     assert torch.equal(pasted[0], drawn(model, [], range(2))) and not torch.equal(pasted[1], pasted[0])
 
