@@ -1,12 +1,14 @@
 """What the class-conditioned lesson draws after its ten epochs, beside the recipe `mnist-fast`: the same judge, the same labels.
 
     python benchmarks/time_to_quality.py DATA --out FOLDER
-    python benchmarks/lesson_quality.py DATA --out FOLDER [--count 1000] [--many 10000] [--set processes=2]
+    python benchmarks/lesson_quality.py DATA --out FOLDER [--many 10000] [--anew] [--set processes=2]
 
-The lesson's recipe is trained to its end and draws by its 1,000 ancestral steps: hours on a CPU. Both go on where an interrupted command
-left off: the run resumes, and every 100 pictures drawn are kept. (On two cores, two processes of one thread each train a little faster than
-one of two.) Ours is the first run that `time_to_quality.py` left in FOLDER, with its judge; it draws as many, and then `--many`. Writes
-benchmarks/results/lesson-quality.json, .md and .png (80 pictures of each).
+The lesson's thousand pictures are kept, benchmarks/results/lesson-digits.png: its recipe trained to its end (4,690 steps), then 1,000
+ancestral steps a picture, seeds 0 to 999 in order, the ten labels in turn. They are hours on a CPU, so they are read; --anew makes
+them again and writes that sheet; it goes on where an interrupted command left off: the run resumes, and every 100 pictures drawn are kept.
+(On two cores, two processes of one thread each train a little faster than one of two.) Ours is the first run that `time_to_quality.py` left
+in FOLDER, with its judge; it draws as many, and then `--many`. Writes benchmarks/results/lesson-quality.json, .md and .png (80 pictures of
+each).
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 import commands
@@ -25,12 +29,37 @@ from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.diffusion.judge import Judge, load_judge
 from diffsteer.evaluation.report import Scores
-from diffsteer.judging import ids_judged, scored_jobs, scorer
+from diffsteer.judging import scored_jobs, scorer
 from diffsteer.recipebook import train_settings
 from diffsteer.sampling.draw import How, draw
 from diffsteer.sampling.folder import load_model
 
 CHUNK, SHOWN, COLUMNS = 100, 80, 10
+SIDE, ACROSS, COUNT = 28, 40, 1000  # of the lesson's digits: pixels, how many in a row of the sheet, how many there are
+SHEET = machine.RESULTS / "lesson-digits.png"
+
+
+def lesson_digits(data: str, out: Path, settings: list[str]) -> Tensor:
+    """What the lesson's recipe draws at its end, uint8 [1000, 1, 28, 28]; also written as the sheet."""
+    run = out / "lesson"
+    words = ["train", data, "--recipe", "seed-class-conditional", "--figures", "none", "--preview-every", "469", "--out", str(run)]
+    commands.told(*words, *commands.words_of(settings))
+    pictures = drawn(run, COUNT, None, out / "drawn-lesson")
+    write_sheet(pictures, SHEET)
+    return pictures
+
+
+def write_sheet(pictures: Tensor, file: Path) -> None:
+    """uint8 [1000, 1, 28, 28], edge to edge in reading order, losslessly."""
+    rows = pictures.reshape(-1, ACROSS, SIDE, SIDE).transpose(1, 2).reshape(-1, ACROSS * SIDE)
+    Image.fromarray(rows.numpy()).save(file, optimize=True)
+
+
+def read_sheet(file: Path) -> Tensor:
+    """What `write_sheet` wrote."""
+    with Image.open(file) as sheet:
+        rows = torch.from_numpy(np.array(sheet))
+    return rows.reshape(-1, SIDE, ACROSS, SIDE).transpose(1, 2).reshape(COUNT, 1, SIDE, SIDE)
 
 
 def drawn(run: Path, count: int, steps: int | None, keep: Path) -> Tensor:
@@ -49,11 +78,10 @@ def drawn(run: Path, count: int, steps: int | None, keep: Path) -> Tensor:
     return torch.cat(parts)
 
 
-def scored(run: Path, pictures: Tensor, data: Pictures, judge: Judge) -> Scores:
-    """Of pictures with labels in turn."""
-    spec = load_model(str(run)).spec
-    ids = ids_judged(spec, scored_jobs(range(len(spec.label_names)), len(pictures)), judge)
-    return scorer(data, None, judge, ids, count=len(pictures), split="train", say=sys.stderr.write)(pictures)
+def scored(pictures: Tensor, data: Pictures, judge: Judge) -> Scores:
+    """Of pictures with the data's labels in turn."""
+    ids = torch.arange(len(pictures)) % len(data.label_names)
+    return scorer(data, None, judge, ids, count=len(pictures), split="train", say=lambda said: None)(pictures)
 
 
 def line(name: str, scores: Scores) -> str:
@@ -69,29 +97,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True, help="the folder of time_to_quality.py")
-    parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--many", type=int, default=10_000)
-    parser.add_argument("--set", nargs="*", default=[], help="settings of the lesson's run beside its recipe, NAME=VALUE")
+    parser.add_argument("--anew", action="store_true", help="train the lesson's recipe and draw its thousand again: hours")
+    parser.add_argument("--set", nargs="*", default=[], help="with --anew: settings of the lesson's run beside its recipe, NAME=VALUE")
     given = parser.parse_args()
-    lesson, ours = given.out / "lesson", given.out / "seed-0"
-    words = ["train", given.data, "--recipe", "seed-class-conditional", "--figures", "none", "--preview-every", "469", "--out", str(lesson)]
-    commands.told(*words, *commands.words_of(given.set))
+    ours, steps = given.out / "seed-0", train_settings("mnist-fast", {}).sample_steps
+    lesson = lesson_digits(given.data, given.out, given.set) if given.anew else read_sheet(SHEET)
+    many = drawn(ours, max(COUNT, given.many), steps, given.out / "drawn-ours")
+    kinds = [("the lesson's, 10 epochs, 1,000 ancestral steps", lesson), ("`mnist-fast`", many[:COUNT])]
+    kinds += [("`mnist-fast`", many)] if len(many) > COUNT else []
     data, judge = load_pictures(given.data, need_labels=True), load_judge(given.out / "judge")
-    steps = train_settings("mnist-fast", {}).sample_steps
-    kinds = [("the lesson's, 10 epochs, 1,000 ancestral steps", lesson, given.count, None), ("`mnist-fast`", ours, given.count, steps)]
-    kinds += [("`mnist-fast`", ours, given.many, steps)] if given.many else []
     rows, lines, sheets = [], [], []
-    for name, run, count, asked in kinds:
-        pictures = drawn(run, count, asked, given.out / f"drawn-{run.name}")
-        scores = scored(run, pictures, data, judge)
-        rows.append({"run": run.name, "count": count, "scores": scores.to_dict()})
+    for name, pictures in kinds:
+        scores = scored(pictures, data, judge)
+        rows.append({"drawn by": name, "count": len(pictures), "scores": scores.to_dict()})
         lines.append(line(name, scores))
         sheets.append(pixels.grid(pictures[:SHOWN], columns=COLUMNS, invert=True))
     page = "\n".join(
         [
             "# The lesson's pictures and ours",
             "",
-            f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER --count {given.count} --many {given.many}`",
+            f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER`",
             "",
             f"One judge, right on {judge.spec.accuracy:.1%} of held-out digits; one seed each.",
             "",

@@ -20,6 +20,7 @@ from diffsteer.steering.mixing import levels_at
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import commands
+import lesson_quality
 import loop_overhead
 import peers
 import sampling_speed
@@ -189,3 +190,12 @@ def test_a_command_is_timed_once(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         commands.seconds(tmp_path / "failed", "no such command")
     assert not (tmp_path / "failed").exists()
+
+
+def test_the_lessons_digits_are_kept_as_they_were_drawn(tmp_path: Path) -> None:
+    pictures = torch.randint(256, (1000, 1, 28, 28), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    lesson_quality.write_sheet(pictures, tmp_path / "sheet.png")
+    assert torch.equal(lesson_quality.read_sheet(tmp_path / "sheet.png"), pictures)
+    kept = lesson_quality.read_sheet(lesson_quality.SHEET)
+    edges = torch.cat([kept[..., :2, :], kept[..., -2:, :]], -2).float()
+    assert edges.mean() < 8 < kept.float().mean(), "a digit lies in the middle of its picture"
