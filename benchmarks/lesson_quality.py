@@ -29,9 +29,9 @@ from diffsteer.data.batch import Pictures
 from diffsteer.data.images import load_pictures
 from diffsteer.diffusion.judge import Judge, load_judge
 from diffsteer.evaluation.report import Scores
-from diffsteer.judging import scored_jobs, scorer
+from diffsteer.judging import scorer
 from diffsteer.recipebook import train_settings
-from diffsteer.sampling.draw import How, draw
+from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.folder import load_model
 
 CHUNK, SHOWN, COLUMNS = 100, 80, 10
@@ -71,7 +71,7 @@ def drawn(run: Path, count: int, steps: int | None, keep: Path) -> Tensor:
     for first in range(0, count, CHUNK):
         file = keep / f"{first:06d}.pt"
         if not file.is_file():
-            jobs = scored_jobs(range(len(model.spec.label_names)), min(CHUNK, count - first), first)
+            jobs = [Job(seed % len(model.spec.label_names), seed) for seed in range(first, min(first + CHUNK, count))]
             torch.save(draw(model, jobs, How(steps=steps)).pictures, file)
             sys.stderr.write(f"{run.name}: {first + len(jobs)} of {count}\n")
         parts.append(torch.load(file))

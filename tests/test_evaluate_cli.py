@@ -116,8 +116,9 @@ def test_a_model_is_scored_by_the_labels_it_was_asked_for(diffsteer: Diffsteer, 
     assert row["seconds"] > 0 and row["frechet"]["value"] > row["frechet"]["floor"] > 0 and row["frechet"]["count"] == 20
 
     model, judge = load_model(str(trained)), load_judge(judges.scores)
-    drawn = draw(model, [Job(seed % 10, seed) for seed in range(20)], How(steps=3)).pictures
-    right = (judge(drawn.float() / 255).argmax(1) == torch.arange(20) % 10).double().mean()
+    jobs = judging.scored_jobs(dict(enumerate(load_pictures("digits").class_counts)), 20)
+    drawn, asked = draw(model, jobs, How(steps=3)).pictures, torch.tensor([job.label for job in jobs])
+    right = (judge(drawn.float() / 255).argmax(1) == asked).double().mean()
     assert row["accuracy"]["value"] == right and row["accuracy"]["count"] == 20
     assert row["kid"]["value"] > row["kid"]["floor"] and row["brightness"]["value"] > row["brightness"]["floor"]
     assert row["basis"]["extractor"]["architecture"] == "plain" and row["basis"]["reference"]["split"] == "train"

@@ -235,7 +235,7 @@ class TrainSettings(DataSettings):
     score_every: int | None = Field(
         None, ge=1, description="Optimizer steps between looks that score the model, and the last step; default: no scores."
     )
-    score_count: int = Field(200, ge=2, description="Pictures drawn for a look, labels in turn.")
+    score_count: int = Field(200, ge=2, description="Pictures drawn for a look, in the data's shares of the labels.")
     judge: str | None = Field(
         None, description="Folder of the judge that scores, made by diffsteer judge; default: one is trained on the data first."
     )
@@ -460,7 +460,7 @@ class EvaluateSettings(DrawSettings, DataSettings):
 
     command: ClassVar[str] = "evaluate"
 
-    count: int = Field(1000, ge=2, description="Pictures drawn for each row, labels in turn, seeds 0, 1, 2, ...")
+    count: int = Field(1000, ge=2, description="Pictures drawn for each row, in the data's shares of the labels, seeds 0, 1, 2, ...")
     judge: str | None = Field(
         None,
         description="Folder of the judge that scores; default: one is trained on DATA, of another architecture than the one that steers.",

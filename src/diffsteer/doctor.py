@@ -167,13 +167,8 @@ def _data(run: Run, looks: Looks) -> Pictures | None:
         looks.left_out.append(f"{NEED_DATA}: {run.settings.data} is not what it was in training")
         return None
     if data.label_names and run.settings.resolved_conditioning(True) != "none":
-        if data.streamed:
-            looks.left_out.append("classes: the data is too large to count")
-        else:
-            labels = data.take(0, 0, 0, data.count).labels
-            assert labels is not None
-            counts = torch.bincount(labels.cpu(), minlength=len(data.label_names)).tolist()
-            looks.add(f"{len(counts)} classes", symptoms.thin_classes(data.label_names, counts, run.tuned))
+        counts = data.class_counts
+        looks.add(f"{len(counts)} classes", symptoms.thin_classes(data.label_names, counts, run.tuned))
     return data
 
 

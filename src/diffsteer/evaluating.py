@@ -217,7 +217,7 @@ class _Studio:
     """What does not change from row to row."""
 
     denoiser: Denoiser
-    labels: tuple[int, ...]
+    labels: dict[int, int]
     how: How
     guide: Denoiser | None
     judge: Judge | None

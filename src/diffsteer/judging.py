@@ -5,10 +5,11 @@ Called by `evaluating.py`, and by `scoring.py` for a training's own scores, so t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,15 +30,19 @@ TOLD_BY = 5.0  # seconds after which those few tell it; faster ones may have wai
 Say = Callable[[str], None]
 
 
-def labels_scored(spec: ModelSpec, data: Pictures) -> tuple[int, ...]:
-    """The model's labels that have real pictures to be scored beside: all, where the data has no classes. Mistake where none has."""
-    both = tuple(label for label, name in enumerate(spec.label_names) if name in data.label_names or not data.label_names)
-    if spec.labelled and not both:
+def labels_scored(spec: ModelSpec, data: Pictures) -> dict[int, int]:
+    """The model's labels that have real pictures to be scored beside, with how many each has: all, with 1 each, where the data has no
+    classes; empty for a model without labels. Mistake where none has."""
+    if not spec.labelled:
+        return {}
+    real = dict(zip(data.label_names, data.class_counts, strict=True)) or dict.fromkeys(spec.label_names, 1)
+    both = {label: real[name] for label, name in enumerate(spec.label_names) if real.get(name)}
+    if not both:
         raise Mistake(
             f"The model draws {', '.join(spec.label_names[:8])}, and {data.source} has pictures of none of them, but of "
             f"{', '.join(data.label_names[:8])}."
         )
-    return both if spec.labelled else ()
+    return both
 
 
 def labels_left(spec: ModelSpec, data: Pictures) -> list[str]:
@@ -48,9 +53,22 @@ def labels_left(spec: ModelSpec, data: Pictures) -> list[str]:
     return [told] if left else []
 
 
-def scored_jobs(labels: Sequence[int], count: int, first: int = 0) -> list[Job]:
-    """The pictures that are scored: these labels in turn (none: without), seeds from `first` on."""
-    return [Job(labels[seed % len(labels)] if labels else None, seed) for seed in range(first, first + count)]
+def scored_jobs(labels: Mapping[int, int], count: int, first: int = 0) -> list[Job]:
+    """The pictures that are scored, seeds from `first` on, in the real ones' shares of these labels (none: without).
+
+    A distance tells the classes' shares too, so equal ones beside data of which nine in ten are of one class would be held against a model
+    that draws each class as it is. Each seed has the label that is furthest behind its share, the first of several: in turn, where the
+    shares are equal, and the same for every count.
+    """
+    if not labels:
+        return [Job(None, seed) for seed in range(first, first + count)]
+    names, real = list(labels), np.array(list(labels.values()))
+    given, jobs = np.zeros_like(real), []
+    for seed in range(first + count):
+        chosen = int(np.argmax(real * (seed + 1) - given * real.sum()))
+        given[chosen] += 1
+        jobs.append(Job(names[chosen], seed))
+    return jobs[first:]
 
 
 def ids_judged(spec: ModelSpec, jobs: Sequence[Job], judge: Judge) -> Tensor | None:

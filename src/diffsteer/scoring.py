@@ -36,7 +36,7 @@ class Scorer:
     """What every look of a run shares: its pictures, how they are drawn and scored. new_judge: the one trained for it, if one was."""
 
     spec: ModelSpec
-    labels: tuple[int, ...]
+    labels: dict[int, int]
     count: int
     device: str
     scores: Callable[[Tensor], Scores]

@@ -492,7 +492,7 @@ class TestStreaming:
         kept, streamed = (load_pictures(data, streaming=choice) for choice in ("off", "on"))
         assert (kept.streamed, streamed.streamed) == (False, True)
         assert streamed.to("cpu") is streamed
-        for name in ("source", "count", "channels", "height", "width", "label_names", "captions"):
+        for name in ("source", "count", "channels", "height", "width", "label_names", "class_counts", "captions"):
             assert getattr(kept, name) == getattr(streamed, name)
         assert streamed.mean == pytest.approx(kept.mean, abs=1e-9)
         assert streamed.variance == pytest.approx(kept.variance, abs=1e-9)

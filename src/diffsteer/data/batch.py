@@ -52,6 +52,10 @@ class Pictures(Protocol):
         """The class names, label by label; empty when there are no labels."""
 
     @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many pictures each class has, label by label; empty when there are no labels."""
+
+    @property
     def captions(self) -> Sequence[str] | None:
         """One text per picture, when there is a text column."""
 

@@ -109,7 +109,7 @@ def check(
     report = _report(source, seen, broken, shape, asked=size is not None)
     report = replace(
         report,
-        classes=_class_counts(opened),
+        classes=dict(zip(opened.label_names, opened.class_counts, strict=True)),
         unlabelled=0 if opened.labels is None else int((opened.labels == HOLE).sum()),
         problems=(*_picture_problems(source, seen, broken, skip_broken), *label_problems),
     )
@@ -179,13 +179,6 @@ def _picture_problems(source: Source, seen: dict[int, _Seen], broken: Sequence[U
     tiny = _tiny(seen)
     if tiny:
         yield str(too_small_mistake([source.rows.name(index) for index in tiny], [seen[index].look for index in tiny]))
-
-
-def _class_counts(source: Source) -> dict[str, int]:
-    if source.labels is None:
-        return {}
-    counts = np.bincount(source.labels[source.labels != HOLE], minlength=len(source.label_names))
-    return dict(zip(source.label_names, counts.tolist(), strict=True))
 
 
 def _sheet(source: Source, readable: Sequence[int], shape: Shape, behind: Background) -> Image.Image:

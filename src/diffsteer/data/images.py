@@ -88,9 +88,8 @@ def _look_at(source: Source, indices: Sequence[int], behind: Background) -> list
 
 
 def _class_notes(source: Source) -> Iterator[str]:
-    counts = np.bincount(source.labels, minlength=len(source.label_names)) if source.labels is not None else np.array([], dtype=int)
     for number, one, several in ((0, "has no picture", "have no picture"), (1, "has only one picture", "have only one picture each")):
-        names = [name for name, count in zip(source.label_names, counts, strict=True) if count == number]
+        names = [name for name, count in zip(source.label_names, source.class_counts, strict=True) if count == number]
         if names:
             yield f"{'The class' if len(names) == 1 else 'The classes'} {named(names)} {one if len(names) == 1 else several}."
 

@@ -51,6 +51,10 @@ class MemoryPictures:
     def width(self) -> int:
         return self.pixels.shape[3]
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        return () if self.labels is None else tuple(torch.bincount(self.labels.cpu(), minlength=len(self.label_names)).tolist())
+
     def take(self, seed: int, epoch: int, start: int, stop: int) -> Batch:
         if not 0 <= start <= stop <= self.count:
             raise ValueError(f"Positions {start} to {stop} do not lie in an epoch of {self.count} pictures.")

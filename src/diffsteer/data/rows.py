@@ -48,6 +48,13 @@ class Source:
     def count(self) -> int:
         return len(self.rows)
 
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many pictures have each label; empty without labels."""
+        if self.labels is None:
+            return ()
+        return tuple(np.bincount(self.labels[self.labels != HOLE], minlength=len(self.label_names)).tolist())
+
     def noting(self, *sentences: str) -> Source:
         return replace(self, notes=self.notes + sentences)
 

@@ -55,6 +55,10 @@ class StreamedPictures:
         return self.rows_and_labels.label_names
 
     @property
+    def class_counts(self) -> tuple[int, ...]:
+        return self.rows_and_labels.class_counts
+
+    @property
     def captions(self) -> Sequence[str] | None:
         return self.rows_and_labels.captions
 
