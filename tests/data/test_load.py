@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import struct
 import time
 import zlib
@@ -158,6 +159,18 @@ class TestFolders:
         (class_folder / "cat" / "loop").symlink_to(class_folder, target_is_directory=True)
         assert load_pictures(str(class_folder)).count == 7
 
+    def test_a_name_that_is_no_text_is_refused_with_its_bytes(self, class_folder: Path) -> None:
+        """Nothing could write it down: not settings, pages, nor messages."""
+        (class_folder / "cat").rename(os.fsdecode(os.fsencode(class_folder) + b"/caf\xe9"))
+        assert r"'caf\udce9' in" in refused(class_folder) and "not UTF-8" in refused(class_folder)
+
+    def test_pictures_beside_a_split_are_told_of(self, tmp_path: Path, class_folder: Path, paint) -> None:
+        data = tmp_path / "split"
+        data.mkdir()
+        class_folder.rename(data / "train")
+        paint(5).save(data / "a.png")
+        assert load_pictures(str(data)).notes[0].startswith("Ignored 1 picture that lies beside train, which is taken for a split")
+
 
 class TestMetadata:
     def write(self, folder: Path, rows: list[dict[str, object]], suffix: str = ".jsonl") -> None:
@@ -234,6 +247,40 @@ class TestMetadata:
         assert "--label-column breed" in message
         assert "file_name" in refused(folder, image_column="breed")
         assert "no text" in refused(folder, caption_column="size")
+
+    def test_metadata_beside_splits_is_of_them(self, tmp_path: Path, paint) -> None:
+        (tmp_path / "train").mkdir()
+        (tmp_path / "test").mkdir()
+        self.flat(tmp_path / "train", paint)
+        self.flat(tmp_path / "test", paint, 1)
+        rows = [{"file_name": f"train/{number}.png", "label": "xyx"[number]} for number in range(3)]
+        self.write(tmp_path, [*rows, {"file_name": "test/0.png", "label": "z"}])
+        pictures = load_pictures(str(tmp_path), need_labels=True)
+        assert (pictures.label_names, pictures.class_counts) == (("x", "y"), (2, 1))
+        self.write(tmp_path / "train", [{"file_name": f"{number}.png", "label": "own"} for number in range(3)])
+        assert load_pictures(str(tmp_path)).label_names == ("own",)
+
+    def test_the_last_of_several_rows_counts_and_is_told(self, tmp_path: Path, paint) -> None:
+        folder = self.flat(tmp_path, paint)
+        self.write(folder, [{"file_name": f"{number % 3}.png", "label": "abcdef"[number]} for number in range(4)])
+        pictures = load_pictures(str(folder))
+        assert pictures.label_names == ("b", "c", "d")
+        assert pictures.notes[0] == "metadata.jsonl has several rows for 0.png: the last of a file counts."
+
+    @pytest.mark.parametrize("name", ["../out.png", "/out.png", "sub/../../out.png", "..\\out.png"])
+    def test_files_outside_are_refused(self, tmp_path: Path, paint, name: str) -> None:
+        (tmp_path / "in").mkdir()
+        folder = self.flat(tmp_path / "in", paint)
+        paint(7).save(tmp_path / "out.png")
+        self.write(folder, [{"file_name": name, "label": "a"}])
+        assert "does not lie in its folder" in refused(folder)
+
+    def test_integers_with_holes_as_pandas_writes_them(self, tmp_path: Path, paint) -> None:
+        folder = self.flat(tmp_path, paint)
+        self.write(folder, [{"file_name": f"{number}.png", "label": (3.0, 10.0, float("nan"))[number]} for number in range(3)])
+        assert "1 of 3 pictures have no label: 2.png" in refused(folder, need_labels=True)
+        self.write(folder, [{"file_name": f"{number}.png", "label": (3.0, 10.0, 3.0)[number]} for number in range(3)])
+        assert load_pictures(str(folder), need_labels=True).label_names == ("3", "10")
 
     def test_a_column_of_names_is_no_label(self, tmp_path: Path, paint) -> None:
         folder = self.flat(tmp_path, paint, 60)

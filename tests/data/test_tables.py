@@ -86,6 +86,21 @@ def test_holes_are_named_by_row(tmp_path: Path) -> None:
     assert load_pictures(str(tmp_path / "a.parquet")).label_names == ()
 
 
+def test_truths_are_classes_and_no_captions(tmp_path: Path) -> None:
+    table(happy=(datasets.Value("bool"), [True, False] * 3)).to_parquet(tmp_path / "a.parquet")
+    assert load_pictures(str(tmp_path / "a.parquet")).captions is None
+    assert load_pictures(str(tmp_path / "a.parquet"), label_column="happy", need_labels=True).label_names == ("False", "True")
+
+
+def test_integers_that_became_floats_are_labels(tmp_path: Path) -> None:
+    """As pandas writes a column of integers in which one was missing."""
+    values = [3.0, 10.0, 3.0, float("nan"), None, 10.0]
+    table(label=(datasets.Value("float64"), values)).to_parquet(tmp_path / "a.parquet")
+    assert "2 of 6 pictures have no label: row 3 of" in refused(tmp_path / "a.parquet", need_labels=True)
+    table(label=(datasets.Value("float64"), [3.0, 10.0, 3.0, 3.0, 10.0, 10.0])).to_parquet(tmp_path / "b.parquet")
+    assert load_pictures(str(tmp_path / "b.parquet"), need_labels=True).label_names == ("3", "10")
+
+
 def test_captions(tmp_path: Path) -> None:
     words = (datasets.Value("string"), [f"a picture called {number}" for number in range(6)])
     ids = (datasets.Value("string"), [f"id-{number}" for number in range(6)])

@@ -109,7 +109,8 @@ def class_ids(values: Sequence[Any], column: str, data: str, names: Sequence[str
     With `names` the values are ids already. Else names are the distinct values in natural order ("2" before "10"). Mistake for a column
     that has nearly as many values as rows, or ids that have no name.
     """
-    missing = [value is None or value == "" or value in (HOLE, str(HOLE)) for value in values]
+    missing = [value is None or value == "" or value != value or value in (HOLE, str(HOLE)) for value in values]
+    values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in values]
     if names is not None:
         return _named_ids(values, missing, names, column, data), tuple(names)
     labels, distinct = numbered([None if gone else str(value) for value, gone in zip(values, missing, strict=True)])
@@ -119,6 +120,11 @@ def class_ids(values: Sequence[Any], column: str, data: str, names: Sequence[str
             "Name another with --label-column, or train with --conditioning none."
         )
     return labels, distinct
+
+
+def is_whole(value: Any) -> bool:
+    """An integer, a truth, or a float that is one or none at all: pandas writes integers with holes as 3.0 and NaN."""
+    return isinstance(value, int) or (isinstance(value, float) and (value.is_integer() or value != value))
 
 
 def numbered(names: Sequence[str | None]) -> tuple[np.ndarray, tuple[str, ...]]:

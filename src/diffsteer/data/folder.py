@@ -10,10 +10,10 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from diffsteer.data.columns import Column, Kind, choose_caption, choose_label, class_ids, natural, numbered
+from diffsteer.data.columns import Column, Kind, choose_caption, choose_label, class_ids, is_whole, natural, numbered
 from diffsteer.data.decode import Encoded
 from diffsteer.data.rows import Source, Wanted, named
 from diffsteer.errors import Mistake
@@ -63,20 +63,25 @@ class Contents:
 
 
 def open_folder(data: str, folder: Path, wanted: Wanted) -> Source:
-    """The pictures below a folder as a source. Mistake when there are none, or when the split or a column asked for is missing."""
-    folder = _split_folder(data, folder, wanted)
+    """The pictures below a folder as a source. Mistake when there are none, when the split or a column asked for is missing, and for names
+    of files that are not UTF-8 or lie outside."""
+    whole, folder = folder, _split_folder(data, folder, wanted)
     contents = Contents()
     _walk(folder, "", contents, set())
-    metadata = next((folder / name for name in METADATA if (folder / name).is_file()), None)
+    metadata = _metadata_in(folder)
     if metadata is not None:
         contents.others[metadata.suffix] -= 1
     if not contents.pictures:
         raise Mistake(_nothing_found(folder, contents))
     notes = tuple(_notes(data, contents))
+    if folder != whole:
+        notes += tuple(_left_beside(whole, folder))
+        metadata = metadata or _metadata_in(whole)
     if metadata is None:
         wanted.refuse_columns(data, "is a folder without metadata.csv or metadata.jsonl, so it has no columns")
         return _labelled_by_folder(Source(data, FileRows(folder, tuple(contents.pictures)), notes=notes))
-    entries = {_file_of(entry, metadata): entry for entry in _read_metadata(metadata)}
+    entries, again = _by_file(metadata, folder)
+    notes += tuple(again)
     found = set(contents.pictures)
     missing = [name for name in entries if name not in found]  # met again as pictures that cannot be read
     source = Source(data, FileRows(folder, (*contents.pictures, *missing)), notes=notes)
@@ -96,6 +101,18 @@ def _split_folder(data: str, folder: Path, wanted: Wanted) -> Path:
     raise Mistake(f"{data} has no split {wanted.split!r}; it has {', '.join(sorted(below))}.")
 
 
+def _metadata_in(folder: Path) -> Path | None:
+    return next((folder / name for name in METADATA if (folder / name).is_file()), None)
+
+
+def _left_beside(whole: Path, split: Path) -> Iterator[str]:
+    """A sentence about pictures that lie beside the folders of the splits."""
+    beside = [path.name for path in whole.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file() and not _hidden(path.name)]
+    if beside:
+        pictures = "1 picture that lies" if len(beside) == 1 else f"{len(beside):,} pictures that lie"
+        yield f"Ignored {pictures} beside {split.name}, which is taken for a split; give its folder another name if it is a class."
+
+
 def _walk(folder: Path, prefix: str, contents: Contents, above: set[tuple[int, int]]) -> None:
     status = folder.stat()
     if (status.st_dev, status.st_ino) in above:
@@ -104,12 +121,23 @@ def _walk(folder: Path, prefix: str, contents: Contents, above: set[tuple[int, i
     if not entries and prefix:
         contents.empty.append(prefix.rstrip("/"))
     for path in entries:
+        if not _utf8(path.name):
+            raise Mistake(f"{prefix + path.name!a} in {folder} has a name that is not UTF-8. Rename it, so that all can write it down.")
         if path.is_dir():
             _walk(path, f"{prefix}{path.name}/", contents, above | {(status.st_dev, status.st_ino)})
         elif path.suffix.lower() in SUFFIXES:
             contents.pictures.append(prefix + path.name)
         else:
             contents.others[path.suffix.lower() or path.name] += 1
+
+
+def _utf8(name: str) -> bool:
+    """Whether a file's name is text: bytes that are none come as lone surrogates, which no file, page or message takes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _hidden(name: str) -> bool:
@@ -177,10 +205,29 @@ def _read_metadata(path: Path) -> list[dict[str, Any]]:
         raise Mistake(f"{path} cannot be read: {error}. Save it as UTF-8, one row a picture.") from error
 
 
+def _by_file(metadata: Path, folder: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The metadata's rows by the file's name relative to the folder, and a sentence where several are of one file.
+
+    Metadata above the folder is of all splits, and names files from where it lies: rows of other splits are left out.
+    """
+    above = "" if metadata.parent == folder else f"{folder.name}/"
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for entry in _read_metadata(metadata):
+        name = _file_of(entry, metadata)
+        if name.startswith(above):
+            rows.setdefault(name.removeprefix(above), []).append(entry)
+    double = [name for name, entries in rows.items() if len(entries) > 1]
+    said = [f"{metadata.name} has several rows for {named(double)}: the last of a file counts."] if double else []
+    return {name: entries[-1] for name, entries in rows.items()}, said
+
+
 def _file_of(entry: dict[str, Any], metadata: Path) -> str:
     for column in FILE_COLUMNS:
         if isinstance(entry, dict) and entry.get(column):
-            return Path(str(entry[column]).replace("\\", "/")).as_posix()
+            path = PurePosixPath(str(entry[column]).replace("\\", "/"))
+            if path.is_absolute() or ".." in path.parts:
+                raise Mistake(f"{metadata} names {path}, which does not lie in its folder. Files are named relative to the folder.")
+            return path.as_posix()
     raise Mistake(f"{metadata} has a row without file_name. Each row names its picture in a column file_name, relative to the folder.")
 
 
@@ -191,6 +238,6 @@ def _columns(entries: Sequence[dict[str, Any]]) -> list[Column]:
 
 def _kind(values: Sequence[Any]) -> Kind:
     given = [value for value in values if value not in (None, "")]
-    if all(isinstance(value, int) or (isinstance(value, str) and value.strip().lstrip("-").isdecimal()) for value in given):
+    if all(is_whole(value) or (isinstance(value, str) and value.strip().lstrip("-").isdecimal()) for value in given):
         return "integer"
     return "text" if all(isinstance(value, str) for value in given) else "other"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from diffsteer.data.columns import Column, Kind, choose_caption, choose_image, choose_label, class_ids
+from diffsteer.data.columns import Column, Kind, choose_caption, choose_image, choose_label, class_ids, is_whole
 from diffsteer.data.decode import Encoded
 from diffsteer.data.network import require_hub
 from diffsteer.data.rows import Source, Wanted
@@ -88,7 +88,7 @@ def _source(data: str, splits: Mapping[Any, Dataset], wanted: Wanted) -> Source:
     from datasets import Image
 
     table, notes = _split(data, {str(name): table for name, table in splits.items()}, wanted)
-    columns = [Column(name, _kind(feature)) for name, feature in table.features.items()]
+    columns = [Column(name, _kind(name, table)) for name in table.features]
     image = choose_image(columns, wanted.image_column, data)
     label = choose_label(columns, wanted.label_column, data)
     caption = choose_caption(columns, wanted.caption_column, label, data, lambda name: table[name][:])
@@ -111,9 +111,11 @@ def _split(data: str, splits: Mapping[str, Dataset], wanted: Wanted) -> tuple[Da
     raise Mistake(f"{data} has no split {wanted.split!r}; it has {', '.join(splits)}.")
 
 
-def _kind(feature: Any) -> Kind:
+def _kind(name: str, table: Dataset) -> Kind:
+    """What a column holds, by its type; the values are looked at only where that does not tell."""
     from datasets import ClassLabel, Image, Value
 
+    feature: Any = table.features[name]
     if isinstance(feature, Image) or (isinstance(feature, dict) and {"bytes", "path"} <= set(feature)):
         return "image"
     if isinstance(feature, ClassLabel):
@@ -122,9 +124,11 @@ def _kind(feature: Any) -> Kind:
         return "other"
     if "binary" in feature.dtype:
         return "image"  # encoded bytes without a word about it: what else they could be, the decoder will tell
-    if "int" in feature.dtype:
+    if "int" in feature.dtype or feature.dtype == "bool":
         return "integer"
-    return "text" if "string" in feature.dtype or feature.dtype == "bool" else "other"
+    if "float" in feature.dtype:
+        return "integer" if all(value is None or is_whole(value) for value in table[name][:]) else "other"
+    return "text" if "string" in feature.dtype else "other"
 
 
 def _encoded(cell: Any) -> Encoded:
