@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 
 from commandline import Diffsteer, pixels_of
+from diffsteer.app import worker
 from diffsteer.app.commission import Commission, Shown
 from diffsteer.app.desk import TURN, Desk, Ticket
 from diffsteer.app.studio import Broke, Lost, Studio
 from diffsteer.app.worker import work
 from diffsteer.config import SampleSettings
-from diffsteer.errors import Mistake
+from diffsteer.errors import Mistake, Stopped
 
 SLOW = """
 import time
@@ -144,3 +146,34 @@ def test_a_closed_studio_stays_closed() -> None:
     studio.close()
     studio.start()
     assert studio._process is None
+
+
+def test_a_model_that_cannot_go_on_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(*words: object) -> None:
+        raise Stopped("The machine's memory is full.")
+
+    monkeypatch.setattr(worker, "about", stops)
+    ours, theirs = Pipe()
+    work(theirs, "any", "cpu", None)
+    assert ours.recv() == ("mistake", "The machine's memory is full.")
+
+
+def test_a_full_disk_ends_its_job_and_not_the_process(small_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*words: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(worker, "write", full)
+    model, chosen = str(small_model(data="digits-color")), SampleSettings(labels="3", seeds="0", batch_size=1)
+    ours, theirs = Pipe()
+    at_work = threading.Thread(target=work, args=(theirs, model, "cpu", None))
+    at_work.start()
+    assert ours.recv()[0] == "ready"
+    (tmp_path / "job").mkdir()
+    for token in ("first", "second"):
+        ours.send(("turn", token, Commission(chosen, chosen.steer, tmp_path / "job", model)))
+        while (said := ours.recv())[0] == "shown":
+            pass
+        assert said[0] == "broke" and "No space left" in said[1]
+    ours.close()
+    at_work.join(timeout=30)
+    assert not at_work.is_alive()

@@ -215,6 +215,15 @@ def test_the_command_of_a_run_from_the_command_line_goes_on_with_it(trainer: Tra
     assert trainer.runs.card("one").command == "diffsteer train digits --batch-size 16 --budget 90s --out runs/one"
 
 
+def test_somebody_elses_folder_among_the_runs_empties_no_list(trainer: Trainer) -> None:
+    stranger = trainer.runs.folder / "stranger"
+    stranger.mkdir(parents=True)
+    (stranger / "settings.yaml").write_text("colour: blue\n")
+    (stranger / "metrics.jsonl").write_text('{"epoch": 1}\n[1, 2]\nnone\n')
+    card = trainer.runs.card("stranger")
+    assert (card.command, card.curve, card.step, card.resumes) == ("", (), 0, False)
+
+
 @pytest.mark.parametrize("name", ["../one", "..", "", "/etc", None, ["one"], "two"])
 def test_a_run_is_one_of_the_list_and_nothing_else(trainer: Trainer, name: Any) -> None:
     a_run(trainer, "one", 40, [1.0])

@@ -19,6 +19,7 @@ from diffsteer.app.commission import Picture
 from diffsteer.app.desk import Full
 from diffsteer.app.draw_job import caption, follow, submit
 from diffsteer.app.draw_layout import Results, controls_of, examples_of, results_of, setter
+from diffsteer.app.newest import Newest
 from diffsteer.app.opening import from_recipe
 from diffsteer.app.painter import painted_over
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
@@ -40,36 +41,45 @@ def draw_tab(shared: Shared, say: Say) -> None:
             example = gr.Button(words, size="sm", min_width=60)
             example.click(setter(controls, values), None, list(controls.values()), **LIGHT)
     picture_key = gr.BrowserState("", storage_key="diffsteer-picture", secret="kept in the open")
-    _tie_drawing(shared, say, results, controls, picture_key)
+    newest = Newest()
+    _tie_drawing(shared, say, results, controls, picture_key, newest)
     _tie_picture(shared, say, results, controls, picture_key)
     _tie_chosen(shared, say, results, controls, picture_key)
-    _tie_memory(shared, say, results, controls, picture_key)
+    _tie_memory(shared, say, results, controls, picture_key, newest)
 
 
 # ---- a job -----------------------------------------------------------------------------------------------------------
 
 
-def _tie_drawing(shared: Shared, say: Say, results: Results, controls: dict[str, Any], picture_key: Any) -> None:
+def _tie_drawing(shared: Shared, say: Say, results: Results, controls: dict[str, Any], picture_key: Any, newest: Newest) -> None:
     values_in = {name: control for name, control in controls.items() if name not in ("recipe", "upload", "seen", "sheet")}
     outputs = [value for name, value in vars(results).items()]
 
     async def start(sheet: bool, request: gr.Request, given: tuple[Any, ...]) -> AsyncIterator[Update]:
-        *numbers, key = given
+        *numbers, key, before = given
+        person = str(request.session_hash)
         try:
-            ticket = submit(shared, dict(zip(values_in, numbers, strict=True)), shared.upload(key), str(request.session_hash), sheet)
+            ticket = submit(shared, dict(zip(values_in, numbers, strict=True)), shared.upload(key), person, sheet)
         except (Said, Mistake, Full) as error:
             yield {results.status: status(told(error, say), wrong=True)}
             return
         shared.begun()
+        older = shared.desk.find(before)
+        if older is not None and not older.over:  # nobody would see it, nor could stop it
+            shared.desk.stop(older)
+        async for update in newest.begin(person, begun(ticket.token)):
+            yield update
+
+    async def begun(token: str) -> AsyncIterator[Update]:
         yield {
-            results.token: ticket.token,
-            results.kept_token: ticket.token,
+            results.token: token,
+            results.kept_token: token,
             results.chosen: None,
             results.status: status(say("state.starting")),
             results.draw: gr.update(interactive=False),
             results.stop: gr.update(interactive=True),
         }
-        async for update in follow(shared, say, results, ticket.token):
+        async for update in follow(shared, say, results, token):
             yield update
 
     async def draw(request: gr.Request, *given: Any) -> AsyncIterator[Update]:
@@ -87,7 +97,7 @@ def _tie_drawing(shared: Shared, say: Say, results: Results, controls: dict[str,
         shared.desk.stop(ticket)
         return status(say("state.stopping"))
 
-    inputs = [*values_in.values(), picture_key]
+    inputs = [*values_in.values(), picture_key, results.token]
     results.draw.click(draw, inputs, outputs, **LONG)
     controls["sheet"].click(draw_sheet, inputs, outputs, **LONG)
     results.stop.click(stop, results.token, results.status, **LIGHT)
@@ -182,7 +192,7 @@ def _unpainted(shared: Shared, seen: Any) -> str:
 # ---- reload ----------------------------------------------------------------------------------------------------------
 
 
-def _tie_memory(shared: Shared, say: Say, results: Results, controls: dict[str, Any], picture_key: Any) -> None:
+def _tie_memory(shared: Shared, say: Say, results: Results, controls: dict[str, Any], picture_key: Any, newest: Newest) -> None:
     """Settings live in the browser; a reload brings them back, and finds the job again."""
     kept = {name: control for name, control in controls.items() if name not in ("recipe", "upload", "seen", "sheet", "mask")}
     begun = "".join(f" {key}={value}" for key, value in shared.opening.items())  # what is remembered of another start would undo this one
@@ -202,7 +212,15 @@ def _tie_memory(shared: Shared, say: Say, results: Results, controls: dict[str, 
             update |= {controls["seen"]: seen, controls["mask"]: _unpainted(shared, seen)}
         return update or {controls["seen"]: gr.skip()}  # Gradio takes an empty dict for a value
 
-    async def attach(token: str) -> AsyncIterator[Update]:
+    async def attach(token: str, request: gr.Request) -> AsyncIterator[Update]:
+        person = str(request.session_hash)
+        if newest.follows(person):  # a hand that was quicker than the page
+            yield {results.status: gr.skip()}
+            return
+        async for update in newest.begin(person, found(token)):
+            yield update
+
+    async def found(token: str) -> AsyncIterator[Update]:
         """The job of before the reload, or what was drawn before anyone came."""
         ticket = shared.desk.find(token)
         if ticket is not None:

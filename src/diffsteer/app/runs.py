@@ -11,6 +11,7 @@ import shlex
 import shutil
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,8 +72,10 @@ class _Rows:
             whole = opened.read().rpartition(b"\n")[0]
         if whole:
             self.offset += len(whole) + 1
-            for line in map(json.loads, whole.splitlines()):
-                self.rows.append((line["step"], line["loss"], line["seconds"]))
+            for line in whole.splitlines():
+                with suppress(ValueError, KeyError, TypeError):  # somebody else's
+                    told = json.loads(line)
+                    self.rows.append((int(told["step"]), float(told["loss"]), float(told["seconds"])))
         return self.rows
 
 
@@ -159,7 +162,10 @@ class Runs:
         first = next(iter(_tail(run.path / LOG_FILE, first=True).splitlines()), "")
         if first.startswith("$ "):
             return first[2:]
-        return shlex.join(["diffsteer", *self.words_of(run)]) if run.exists else ""
+        try:
+            return shlex.join(["diffsteer", *self.words_of(run)])
+        except (Said, Mistake):  # not begun, or somebody else's settings.yaml
+            return ""
 
     def words_of(self, run: RunFolder) -> list[str]:
         """The command line that goes on with a run. Raises Said, Mistake."""

@@ -15,6 +15,7 @@ from diffsteer.app import runs as states
 from diffsteer.app import trainer as training
 from diffsteer.app.desk import FAILED, WAITING, Full
 from diffsteer.app.lossplot import loss_plot, losses
+from diffsteer.app.newest import Newest
 from diffsteer.app.reply import LIGHT, LONG, Update, status, told
 from diffsteer.app.runs import ALIVE, Card
 from diffsteer.app.shared import Shared
@@ -207,19 +208,11 @@ def _facts(looked: Looked, over: bool, say: Say) -> str:
 def _tie_running(shared: Shared, say: Say, controls: dict[str, Any], facts: Any, start: Any, looked: Any, run: _Run) -> None:
     trainer, runs = shared.trainer, shared.trainer.runs
     outputs = [start, *vars(run).values()]
-    watched: dict[str, object] = {}  # of each person's page, the look that goes on: of several runs it would show all in turn
+    newest = Newest()
 
     async def follow(name: Any, request: gr.Request) -> AsyncIterator[Update]:
-        person, mine = str(request.session_hash), object()
-        watched[person] = mine
-        try:
-            async for update in looks(shared, say, run, name):
-                if watched.get(person) is not mine:
-                    return
-                yield update
-        finally:
-            if watched.get(person) is mine:
-                del watched[person]
+        async for update in newest.begin(str(request.session_hash), looks(shared, say, run, name)):
+            yield update
 
     async def begin(request: gr.Request, token: str, *given: Any) -> AsyncIterator[Update]:
         ticket = shared.desk.find(token)

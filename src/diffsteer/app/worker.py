@@ -18,7 +18,7 @@ from diffsteer import sweep
 from diffsteer.app.commission import About, Commission, Picture, Shown
 from diffsteer.data import pixels
 from diffsteer.device import find_device
-from diffsteer.errors import Mistake
+from diffsteer.errors import Mistake, Stopped
 from diffsteer.order import Order, Ready, ready
 from diffsteer.placing import Place, write, write_sweep
 from diffsteer.sampling.draw import Drawn, How, draw, joined
@@ -41,7 +41,7 @@ def work(pipe: Connection, model: str, device: str, clip: str | None) -> None:
     """Says hello, then draws until the pipe is closed."""
     try:
         hello: tuple[str, Any] = ("ready", about(model, device, clip))
-    except Mistake as error:
+    except (Mistake, Stopped) as error:
         hello = ("mistake", str(error))
     jobs: dict[str, Iterator[Any]] = {}
     try:
@@ -56,7 +56,7 @@ def work(pipe: Connection, model: str, device: str, clip: str | None) -> None:
                 pipe.send(ended or ("over", None))
             elif message[0] == "drop":
                 jobs.pop(message[1], None)
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         return
 
 
@@ -93,7 +93,7 @@ def _turn(job: Iterator[Any]) -> tuple[str, Any] | None:
         return ("done", None)
     except Mistake as error:
         return ("mistake", str(error))
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):  # the pipe's, and not a full disk's
         raise
     except Exception:  # the next job is not to suffer for it
         return ("broke", traceback.format_exc())
