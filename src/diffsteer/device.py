@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 import torch
 
+from diffsteer.cgroup import memory_left
 from diffsteer.errors import Mistake
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -24,9 +25,11 @@ def find_device(wanted: str) -> str:
 
 
 def free_memory(device: torch.device | str) -> int:
-    """Bytes that can be had: of a GPU, with what torch keeps there and does not use; of the computer for every other device."""
+    """Bytes that can be had: of a GPU, with what torch keeps there and does not use; for every other device, of the computer or of the
+    container that this runs in, whichever has fewer."""
     device = torch.device(device)
     if device.type != "cuda":
-        return psutil.virtual_memory().available
+        machine, container = psutil.virtual_memory().available, memory_left()
+        return machine if container is None else min(machine, container)
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept
