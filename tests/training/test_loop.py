@@ -14,6 +14,7 @@ from diffusers import DDPMScheduler
 from torch.nn import functional as F
 
 from diffsteer.data.images import load_pictures
+from diffsteer.diffusion.denoiser import Denoiser
 from diffsteer.recipebook import train_settings
 from diffsteer.training.build import build_model
 from diffsteer.training.loop import Training
@@ -27,7 +28,8 @@ def training(**given: Any) -> Training:
     network, spec = build_model(settings, data)
     plan = Plan(data.count, settings.batch_size, settings.accumulate, settings.last_batch, 1000, settings.lr, 0, "none")
     AcceleratorState._reset_state(reset_partial_state=False)
-    return Training(network, spec, settings, data, plan, Accelerator(cpu=True))
+    half = "bf16" if settings.precision == "bf16" else "no"
+    return Training(network, spec, settings, data, plan, Accelerator(cpu=True, mixed_precision=half))
 
 
 def losses(of: Training, steps: int) -> list[float]:
@@ -126,15 +128,24 @@ def test_clipping_bounds_the_gradient_and_reports_its_norm() -> None:
     assert record[2].item() > 1e-2
 
 
+def test_the_network_itself_keeps_its_arithmetic_beside_a_bf16_training() -> None:
+    """Previews and scores ask it, and say what `diffsteer sample` will draw."""
+    made, half = training(ema=False), training(precision="bf16", ema=False)
+    x_t, t = torch.randn(2, *made.spec.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([300.0, 700.0])
+    made.network.eval()
+    half.engine.eval()
+    labels = torch.tensor([1, 2]) if made.spec.labelled else None
+    own = Denoiser(half.network, half.spec, half.denoiser.multiple)(x_t, t, labels)
+    assert torch.equal(own, Denoiser(made.network, made.spec, made.denoiser.multiple)(x_t, t, labels))
+    assert not torch.equal(own, half.denoiser(x_t, t, labels))
+
+
 def test_bf16_keeps_weights_noise_and_loss_in_float32() -> None:
-    settings_losses = losses(training(), 3)
-    AcceleratorState._reset_state(reset_partial_state=False)
-    made = training(precision="bf16")
-    AcceleratorState._reset_state(reset_partial_state=False)
-    made.accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    whole = losses(training(), 3)
     half = training(precision="bf16")
+    halved = losses(half, 3)
     assert all(parameter.dtype == torch.float32 for parameter in half.network.parameters())
-    assert losses(half, 3) == pytest.approx(settings_losses, rel=0.02)
+    assert halved == pytest.approx(whole, rel=0.02) and halved != whole
 
 
 @pytest.mark.parametrize("recipe", ["seed-basic", "seed-unet", "seed-class-conditional"])

@@ -43,6 +43,17 @@ class Stepped:
     record: Tensor
 
 
+class _Around(nn.Module):
+    """A network, and nothing else."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *args: Any, **options: Any) -> Any:
+        return self.network(*args, **options)
+
+
 @dataclass
 class Training:
     """A network in training: its average, its optimizer, and how many optimizer steps are done.
@@ -70,7 +81,9 @@ class Training:
         if self.settings.ema:
             self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
         optimizer = _optimizer(self.network, self.settings)
-        engine = torch.compile(self.network) if self.compiled else self.network
+        # accelerate gives what it prepares another arithmetic for good: a module around the network, so that previews and scores, which ask
+        # the network itself, draw in its own.
+        engine = torch.compile(self.network) if self.compiled else _Around(self.network)
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
         self.data = resident(self.data, device)
         self.denoiser = Denoiser(self.engine, self.spec, size_multiple(self.network))
