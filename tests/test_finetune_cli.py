@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from commandline import Diffsteer, frames_of, pixels_of
+from commandline import TINY, Diffsteer, frames_of, pixels_of
 from diffsteer import base, previews, run
 from diffsteer.config import as_flags
 from diffsteer.data import pixels
@@ -399,6 +399,15 @@ def test_what_the_teacher_does_not_know_it_cannot_teach(trained: Path, tmp_path:
     with pytest.raises(Mistake, match=says):
         finetune(trained, tmp_path / "few", steps=1, consistency=True, **given)
     assert not (tmp_path / "few" / "settings.yaml").exists()
+
+
+def test_a_teacher_of_the_noise_is_taught_another_prediction_first(tmp_path: Path, diffsteer: Diffsteer) -> None:
+    words = [*TINY, "--steps", 1, "--process", "cosine", "--prediction", "eps", "--out", "noise"]
+    assert diffsteer("train", "digits", *words).code == 0
+    few = ("digits", "--consistency", "--steps", 1, "--figures", "none")
+    assert "Fine-tune it with --prediction v first" in diffsteer("finetune", "noise", *few, "--out", "few").mistake()
+    assert diffsteer("finetune", "noise", "digits", "--prediction", "v", "--steps", 1, "--figures", "none", "--out", "velocity").code == 0
+    assert diffsteer("finetune", "velocity", *few, "--out", "few").code == 0
 
 
 def test_new_labels_are_learnt_before_few_steps(trained: Path, tmp_path: Path) -> None:

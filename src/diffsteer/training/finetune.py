@@ -195,6 +195,11 @@ def _check_taught(base: ModelSpec, spec: ModelSpec, settings: FinetuneSettings) 
             f"--consistency: {settings.model} was tuned so before, and leads to its pictures by no path that could be taught. "
             "Tune the model that it was made from."
         )
+    if base.prediction == "eps":
+        raise Mistake(
+            f"--consistency: {settings.model} tells the noise (eps), from which no picture follows where nearly all is noise, and there a "
+            "drawing in few steps begins. Fine-tune it with --prediction v first, then tune the result with --consistency."
+        )
     same = {
         "pictures of": (f"{base.height}x{base.width}", f"{spec.height}x{spec.width}"),
         "channels": (base.channels, spec.channels),
