@@ -178,6 +178,14 @@ def test_the_makers_home_is_not_told(trained: Path, tmp_path: Path, monkeypatch:
     assert "of `~/photos`" in text and "diffsteer train ~/photos" in text and str(tmp_path) not in text
 
 
+@pytest.mark.parametrize(
+    ("home", "path", "told"), [(r"C:\Users\alice", r"C:\Users\alice\photos", r"~\photos"), ("/home/al", "/home/alice", "/home/alice")]
+)
+def test_home_is_a_folder_on_every_system(monkeypatch: pytest.MonkeyPatch, home: str, path: str, told: str) -> None:
+    monkeypatch.setattr(card.Path, "home", lambda: home)
+    assert card._homeless(f"of {path}.") == f"of {told}."
+
+
 # ---- the Hub's metadata ----------------------------------------------------------------------------------------------
 
 

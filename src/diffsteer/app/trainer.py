@@ -25,6 +25,7 @@ from diffsteer.config import DataSettings, PlanSettings, TrainSettings, as_flags
 from diffsteer.recipebook import finetune_settings, train_settings
 from diffsteer.runfolder import LOG_FILE, RunFolder
 
+UTF8 = ("-X", "utf8")  # Windows' Python would write a log in the code page of the country
 BUILT_IN = ("digits", "digits-color")
 # How a training may begin, as the page offers it; what is not one of these names a recipe.
 PLAN, PLAIN, FINETUNE = "plan", "plain", "finetune"
@@ -181,7 +182,7 @@ class Trainer:
                 log.write(f"$ {shlex.join(['diffsteer', *words])}\n".encode())
                 log.flush()
                 process = subprocess.Popen(
-                    [sys.executable, "-u", "-m", "diffsteer.cli", *words], cwd=self.home, stdin=subprocess.DEVNULL, stdout=log,
+                    [sys.executable, *UTF8, "-u", "-m", "diffsteer.cli", *words], cwd=self.home, stdin=subprocess.DEVNULL, stdout=log,
                     stderr=subprocess.STDOUT, start_new_session=True,
                 )  # fmt: skip
             runprocess.claim(folder, process.pid)
@@ -194,7 +195,7 @@ class Trainer:
     def _run(self, words: list[str], stopping: threading.Event) -> tuple[int | None, str, str]:
         """Exit code, output and errors of a command; no code where it was stopped."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "diffsteer.cli", *words], cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [sys.executable, *UTF8, "-m", "diffsteer.cli", *words], cwd=self.home, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, encoding="utf-8",
         )  # fmt: skip
         while True:

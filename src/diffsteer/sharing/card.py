@@ -488,5 +488,5 @@ def _block(language: str, text: str) -> str:
 
 def _homeless(text: str) -> str:
     """Paths below the home folder begin with ~: the maker's name on this computer is nobody's business."""
-    home = str(Path.home()).rstrip("/")
-    return text.replace(f"{home}/", "~/") if home else text
+    home = str(Path.home()).rstrip("/\\")
+    return re.sub(rf"{re.escape(home)}(?=[/\\])", "~", text) if home else text
