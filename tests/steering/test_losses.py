@@ -173,6 +173,20 @@ def test_what_cannot_be_built_is_told(there: Path, text: str, said: str) -> None
     assert said in told(text)
 
 
+def test_an_option_that_would_do_nothing_is_refused(there: Path, noise_aware_judge: Judge) -> None:
+    save_judge(there / "noisy", noise_aware_judge)
+    noisy, solved = "classifier=noisy,label=3,noise_aware=on", "mask=hole.png,picture=photo.png"
+    for option in ("way=exact", "scaling=seed", "preset=dps", "copies=4", "spread=0.5", "inner=2", "checkpoint=on"):
+        said = told(f"{noisy},{option}", GREY)
+        assert f": {option.split('=')[0]} has no effect, since it looks at the noisy picture itself. Leave it out." in said
+    for option in ("scaling=seed", "copies=4", "spread=0.5", "inner=2"):
+        assert "since what is observed is solved for; way=exact makes it a loss" in told(f"{solved},{option}")
+        build(parse(f"{solved},way=exact,copies=1,{option}" if "copies" not in option else f"{solved},way=exact,{option}"), COLOUR)
+    assert "spread has no effect, since there are no copies" in told("color=red,spread=0.5")
+    build(parse(f"{noisy},window=0.2-0.9,recurrence=2,most=0.1"), GREY)
+    build(parse(f"{solved},way=shortcut,window=0.2-0.9,recurrence=2,most=0.1"), COLOUR)
+
+
 def test_every_option_of_the_engine_is_one_of_the_steer() -> None:
     assert set(ENGINE) - {"preset"} <= set(Steer.__dataclass_fields__)
 

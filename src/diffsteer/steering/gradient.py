@@ -259,6 +259,15 @@ def _is_solved(steer: Steer) -> bool:
     return isinstance(steer.loss, Observation) and steer.way != "exact"
 
 
+def unused_options(steer: Steer) -> tuple[str, tuple[str, ...]]:
+    """Why some options of a steer have no effect, and which; none where all have."""
+    if isinstance(steer.loss, NoisyLoss):
+        return "it looks at the noisy picture itself", ("way", "scaling", "preset", "copies", "spread", "inner", "checkpoint")
+    if _is_solved(steer):
+        return "what is observed is solved for; way=exact makes it a loss", ("scaling", "copies", "spread", "inner")
+    return ("there are no copies", ("spread",)) if not steer.copies else ("", ())
+
+
 def _needs_network(steer: Steer) -> bool:
     """Whether its gradient goes through the network."""
     return steer.way != "shortcut" and not isinstance(steer.loss, NoisyLoss)

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 from diffsteer.errors import Mistake
 from diffsteer.steering import classifiers, colors, embedding, likeness, operators, shapes, user
 from diffsteer.steering.contract import Canvas, Loss
-from diffsteer.steering.gradient import WAYS, Steer
+from diffsteer.steering.gradient import WAYS, Steer, unused_options
 from diffsteer.steering.options import one_of
 from diffsteer.steering.presets import PRESETS
 from diffsteer.steering.strength import BAYES, SCALINGS
@@ -120,7 +120,7 @@ def build(words: Words, canvas: Canvas) -> Steer:
 def make_steer(loss: Loss, name: str, strength: float, options: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> Steer:
     """A steer with the engine's options as they are in Python, `preset` among them; a preset goes over the loss's defaults, and options
     go over both. Raises Mistake."""
-    options = dict(options)
+    given, options = tuple(options), dict(options)
     for key in options.keys() - ENGINE.keys():
         raise Mistake(_no_option(name, key, ENGINE))
     preset = options.pop("preset", None)
@@ -129,9 +129,14 @@ def make_steer(loss: Loss, name: str, strength: float, options: Mapping[str, Any
     if chosen.get("scaling", BAYES) != BAYES:
         chosen.setdefault("way", "shortcut")
     try:
-        return Steer(loss, name, strength, **chosen)
+        steer = Steer(loss, name, strength, **chosen)
     except ValueError as error:
         raise Mistake(f"--steer {name}: {error}.") from None
+    why, idle = unused_options(steer)
+    without = [key for key in given if key in idle]
+    if without:
+        raise Mistake(f"--steer {name}: {without[0]} has no effect, since {why}. Leave it out.")
+    return steer
 
 
 def with_whole_paths(words: Words) -> Words:
