@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,10 +61,11 @@ def scored_jobs(labels: Mapping[int, int], count: int, first: int = 0) -> list[J
     """
     if not labels:
         return [Job(None, seed) for seed in range(first, first + count)]
-    names, real = list(labels), np.array(list(labels.values()))
-    given, jobs = np.zeros_like(real), []
+    names, real = list(labels), torch.tensor(list(labels.values()))
+    given, before, jobs = torch.zeros_like(real), torch.arange(len(real)).flip(0), []
     for seed in range(first + count):
-        chosen = int(np.argmax(real * (seed + 1) - given * real.sum()))
+        behind = real * (seed + 1) - given * real.sum()  # in pictures, times all real ones
+        chosen = int((behind * len(real) + before).argmax())
         given[chosen] += 1
         jobs.append(Job(names[chosen], seed))
     return jobs[first:]
