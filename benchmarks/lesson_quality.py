@@ -35,6 +35,7 @@ from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sampling.folder import load_model
 
 CHUNK, SHOWN, COLUMNS = 100, 80, 10
+MANY = 10_000  # of ours, after as many as there are of the lesson's
 SIDE, ACROSS, COUNT = 28, 40, 1000  # of the lesson's digits: pixels, how many in a row of the sheet, how many there are
 SHEET = machine.RESULTS / "lesson-digits.png"
 
@@ -97,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--out", type=Path, required=True, help="the folder of time_to_quality.py")
-    parser.add_argument("--many", type=int, default=10_000)
+    parser.add_argument("--many", type=int, default=MANY)
     parser.add_argument("--anew", action="store_true", help="train the lesson's recipe and draw its thousand again: hours")
     parser.add_argument("--set", nargs="*", default=[], help="with --anew: settings of the lesson's run beside its recipe, NAME=VALUE")
     given = parser.parse_args()
@@ -117,7 +118,7 @@ def main() -> None:
         [
             "# The lesson's pictures and ours",
             "",
-            f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER`",
+            f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER{'' if given.many == MANY else f' --many {given.many}'}`",
             "",
             f"One judge, right on {judge.spec.accuracy:.1%} of held-out digits; one seed each.",
             "",
