@@ -169,28 +169,6 @@ def test_a_sheet_of_one_setting(opened: Open, tmp_path: Path, shots: Path) -> No
     assert recipe_of(taken(page, "png", tmp_path))["sweep"] == "strength=0,0.5,1,2,4"
 
 
-def test_a_sheet_takes_the_place_of_what_is_being_drawn(opened: Open) -> None:
-    """The page shows the sheet only, and nobody's older job holds the others up."""
-    page = opened()
-    page.locator("#each").get_by_label("4", exact=True).check()
-    page.locator("#by").get_by_label("Symmetry").check()
-    fold(page, "more")
-    page.locator("#steps input").fill("250")
-    page.locator("#draw").click()
-    expect(page.locator("#clean img")).to_be_visible()
-    only_label(page, "3")
-    page.locator("#each").get_by_label("1", exact=True).check()
-    page.locator("#steps input").fill("2")
-    fold(page, "sweep")
-    page.locator("#sweep-key input").click()
-    page.get_by_role("option", name="strength of all steers").click()
-    expect(draw(page, "#draw-sheet")).to_contain_text("The sheet is ready")
-    page.wait_for_timeout(1000)
-    expect(page.locator("#status")).to_contain_text("The sheet is ready")
-    expect(page.locator("#sheet img")).to_be_visible()
-    expect(page.locator("#gallery")).not_to_be_visible()
-
-
 def test_examples_set_the_page(opened: Open) -> None:
     page = opened()
     page.get_by_role("button", name="In green").click()
