@@ -36,7 +36,7 @@ from diffsteer.sampling.folder import load_model
 
 CHUNK, SHOWN, COLUMNS = 100, 80, 10
 MANY = 10_000  # of ours, after as many as there are of the lesson's
-SIDE, ACROSS, COUNT = 28, 40, 1000  # of the lesson's digits: pixels, how many in a row of the sheet, how many there are
+SIDE, ACROSS = 28, 40  # of the lesson's digits: pixels, and how many stand in a row of the sheet
 SHEET = machine.RESULTS / "lesson-digits.png"
 
 
@@ -45,7 +45,7 @@ def lesson_digits(data: str, out: Path, settings: list[str]) -> Tensor:
     run = out / "lesson"
     words = ["train", data, "--recipe", "seed-class-conditional", "--figures", "none", "--preview-every", "469", "--out", str(run)]
     commands.told(*words, *commands.words_of(settings))
-    pictures = drawn(run, COUNT, None, out / "drawn-lesson")
+    pictures = drawn(run, commands.COUNT, None, out / "drawn-lesson")
     write_sheet(pictures, SHEET)
     return pictures
 
@@ -60,7 +60,7 @@ def read_sheet(file: Path) -> Tensor:
     """What `write_sheet` wrote."""
     with Image.open(file) as sheet:
         rows = torch.from_numpy(np.array(sheet))
-    return rows.reshape(-1, SIDE, ACROSS, SIDE).transpose(1, 2).reshape(COUNT, 1, SIDE, SIDE)
+    return rows.reshape(-1, SIDE, ACROSS, SIDE).transpose(1, 2).reshape(commands.COUNT, 1, SIDE, SIDE)
 
 
 def drawn(run: Path, count: int, steps: int | None, keep: Path) -> Tensor:
@@ -104,9 +104,9 @@ def main() -> None:
     given = parser.parse_args()
     ours, steps = given.out / "seed-0", train_settings("mnist-fast", {}).sample_steps
     lesson = lesson_digits(given.data, given.out, given.set) if given.anew else read_sheet(SHEET)
-    many = drawn(ours, max(COUNT, given.many), steps, given.out / "drawn-ours")
-    kinds = [("the lesson's, 10 epochs, 1,000 ancestral steps", lesson), ("`mnist-fast`", many[:COUNT])]
-    kinds += [("`mnist-fast`", many)] if len(many) > COUNT else []
+    many = drawn(ours, max(commands.COUNT, given.many), steps, given.out / "drawn-ours")
+    kinds = [("the lesson's, 10 epochs, 1,000 ancestral steps", lesson), ("`mnist-fast`", many[: commands.COUNT])]
+    kinds += [("`mnist-fast`", many)] if len(many) > commands.COUNT else []
     data, judge = load_pictures(given.data, need_labels=True), load_judge(given.out / "judge")
     rows, lines, sheets = [], [], []
     for name, pictures in kinds:

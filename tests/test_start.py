@@ -229,6 +229,7 @@ HOMES: dict[str, set[str]] = {
         "steering/encoders.py",
         "sharing/card.py",
         "sharing/hub.py",
+        "sharing/metadata.py",
         "sharing/space.py",
     },
     "kornia": {"steering/cutouts.py"},

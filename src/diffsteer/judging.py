@@ -62,10 +62,10 @@ def scored_jobs(labels: Mapping[int, int], count: int, first: int = 0) -> list[J
     if not labels:
         return [Job(None, seed) for seed in range(first, first + count)]
     names, real = list(labels), torch.tensor(list(labels.values()))
-    given, before, jobs = torch.zeros_like(real), torch.arange(len(real)).flip(0), []
+    given, sooner, jobs = torch.zeros_like(real), torch.arange(len(real)).flip(0), []  # sooner: of those as far behind, the first
     for seed in range(first + count):
         behind = real * (seed + 1) - given * real.sum()  # in pictures, times all real ones
-        chosen = int((behind * len(real) + before).argmax())
+        chosen = int((behind * len(real) + sooner).argmax())
         given[chosen] += 1
         jobs.append(Job(names[chosen], seed))
     return jobs[first:]

@@ -127,7 +127,7 @@ def _kind(name: str, table: Dataset) -> Kind:
     if "int" in feature.dtype or feature.dtype == "bool":
         return "integer"
     if "float" in feature.dtype:
-        return "integer" if all(value is None or is_whole(value) for value in table[name][:]) else "other"
+        return "integer" if all(value is None or is_whole(value) for value in table[name]) else "other"  # most end at the first
     return "text" if "string" in feature.dtype else "other"
 
 

@@ -10,27 +10,26 @@ import json
 import re
 import shlex
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import ModelCard
 
 from diffsteer import __version__
 from diffsteer.comparable import MEASURES
 from diffsteer.config import FinetuneSettings, as_flags
 from diffsteer.data import pixels
-from diffsteer.data.tables import SHORT_NAMES
 from diffsteer.data.whole import whole_file
 from diffsteer.errors import Mistake
 from diffsteer.evaluation.report import table
-from diffsteer.record import Fact, Score
 from diffsteer.sampling.draw import How, Job, draw
 from diffsteer.sharing.facts import Known, Run, read_known
 from diffsteer.sharing.hub import CARD, check_name
 from diffsteer.sharing.licences import Licences
+from diffsteer.sharing.metadata import metadata, metric_type, real_pictures, scores_of
 
 SAMPLES = "samples.png"
 ANYONE = "USER"  # stands for the owner of a model that has no place on the Hub yet
@@ -38,7 +37,6 @@ ROWS, COLUMNS = 10, 8  # of the grid of samples
 SECONDS = 10.0  # after which it is as wide as it gets
 NAMED = 20  # classes that are named
 FEW = 1000  # pictures: a model of fewer is warned of
-TASK = "unconditional-image-generation"  # what the Hub calls models that draw without being told in words
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,7 @@ def card_text(known: Known, licences: Licences, name: str) -> str:
         "": [f"*Written by diffsteer {__version__} from the files of the model and its run.*"],
     }
     body = "\n\n".join(part for head, parts in sections.items() for part in (head, *parts) if part)
-    data = _metadata(known, licences, title)
+    data = metadata(known, licences, title)
     return _homeless(str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")))
 
 
@@ -125,72 +123,6 @@ def _notes(known: Known, licences: Licences) -> tuple[str, ...]:
     if known.scoring is None:
         notes.append(f"scores   not measured: {_evaluate_command(known)}, then card again")
     return tuple(notes)
-
-
-# ---- metadata --------------------------------------------------------------------------------------------------------
-
-
-def _metadata(known: Known, licences: Licences, title: str) -> ModelCardData:
-    spec, results = known.denoiser.spec, list(_results(known))
-    return ModelCardData(
-        license=licences.model,
-        license_name="other" if licences.model == "other" else None,
-        library_name="diffusers",
-        pipeline_tag=TASK,
-        tags=["diffsteer", "diffusion", "pixel-space", *(["class-conditional"] if spec.labelled else [])],
-        datasets=_hub_data(known),
-        model_name=title if results else None,  # of the results; alone the Hub knows no such key
-        eval_results=results or None,
-    )
-
-
-def _hub_data(known: Known) -> list[str] | None:
-    """The data's id on the Hub, where its name leaves no doubt: any other a/b may have been a folder."""
-    data = None if known.run is None else SHORT_NAMES.get(known.run.settings.data)
-    return None if data is None else [data]
-
-
-def _results(known: Known) -> Iterator[EvalResult]:
-    """A result for each measure, its error, floor and count among its arguments."""
-    for kind, score in _measured(known).items():
-        count, seen, real = score.facts["number of drawn pictures"], score.facts["seen by"], _real(score)
-        source = str(real["source"])
-        arguments = {
-            "count": count.exact,
-            "error": _six(score.number.error),
-            "floor": _six(score.floor.value),
-            "floor_error": _six(score.floor.error),
-            "features": seen.words,
-        }
-        yield EvalResult(
-            task_type=TASK,
-            dataset_type=SHORT_NAMES.get(source, re.sub(r"[^\w./-]+", "-", Path(source).name) or "pictures"),
-            dataset_name=f"{source}, {real['count']:,} pictures",
-            dataset_split=real.get("split"),
-            metric_type=_metric_type(kind, seen),
-            metric_name=MEASURES[kind].title if kind in MEASURES else kind,
-            metric_value=_six(score.number.value),
-            metric_args={key: value for key, value in arguments.items() if value is not None},
-        )
-
-
-def _metric_type(kind: str, seen: Fact) -> str:
-    """The Hub's id of a metric: FID is what Inception's features give, and no others."""
-    return "fid" if kind == "frechet" and seen.words.startswith("inception") else {"frechet": "frechet-distance"}.get(kind, kind)
-
-
-def _measured(known: Known) -> Mapping[str, Score]:
-    return {} if known.scoring is None else known.scoring.scores
-
-
-def _real(score: Score) -> Mapping[str, Any]:
-    """The real pictures that it was compared with, as `evaluation.basis.Reference` has them."""
-    return dict(json.loads(str(score.facts["real pictures"].exact)))
-
-
-def _six(value: float | None) -> float | None:
-    """Six digits, which is more than any error here leaves."""
-    return None if value is None else float(f"{value:.6g}")
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -346,7 +278,7 @@ def _budget(run: Run) -> list[str]:
 
 
 def _scores(known: Known) -> list[str]:
-    measured = _measured(known)
+    measured = scores_of(known)
     if not measured:
         why = (
             "The scores that there are were measured before its last training, so they are not shown."
@@ -429,15 +361,15 @@ def _limits(known: Known) -> Iterator[str]:
 
 
 def _limits_of_scores(known: Known) -> Iterator[str]:
-    measured = _measured(known)
+    measured = scores_of(known)
     if not measured:
         yield "How good its pictures are was not measured."
     seen = measured["accuracy"].facts["seen by"].words if "accuracy" in measured else ""
     if seen:
         yield f"The accuracy is what a judge reads that errs itself ({seen}): what lies within that judge's own errors means nothing."
-    if "frechet" in measured and _metric_type("frechet", measured["frechet"].facts["seen by"]) != "fid":
+    if "frechet" in measured and metric_type("frechet", measured["frechet"].facts["seen by"]) != "fid":
         yield "The distances are in the features of that judge, so they cannot be set against FID or KID of papers."
-    sources = {str(_real(score)["source"]) for score in measured.values()}
+    sources = {str(real_pictures(score)["source"]) for score in measured.values()}
     if known.run is not None and sources - {known.run.settings.data}:
         yield f"It was scored beside {', '.join(map(_code, sorted(sources)))}, and learnt from {_code(known.run.settings.data)}."
 

@@ -43,8 +43,8 @@ class Stepped:
     record: Tensor
 
 
-class _Around(nn.Module):
-    """A network, and nothing else."""
+class _Wrapped(nn.Module):
+    """A network, asked as it is: what is done to this module's `forward` is not done to the network's."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ class Training:
         optimizer = _optimizer(self.network, self.settings)
         # accelerate gives what it prepares another arithmetic for good: a module around the network, so that previews and scores, which ask
         # the network itself, draw in its own.
-        engine = torch.compile(self.network) if self.compiled else _Around(self.network)
+        engine = torch.compile(self.network) if self.compiled else _Wrapped(self.network)
         self.engine, self.optimizer = self.accelerator.prepare(engine, optimizer)
         self.data = resident(self.data, device)
         self.denoiser = Denoiser(self.engine, self.spec, size_multiple(self.network))
