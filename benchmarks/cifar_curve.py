@@ -64,9 +64,10 @@ def main() -> None:
             "",
             f"`python benchmarks/{Path(__file__).name} DATA --out FOLDER`",
             "",
-            f"{commands.COUNT:,} pictures of each run; seeds {given.seeds}, side by side. The judge reads {last['accuracy']['floor']:.1%} of "
-            f"real pictures right; the Frechet distance of real pictures from real ones at that count is {last['frechet']['floor']:.3g}, in "
-            f"the judge's features. Of the longest runs' minutes {LOOKS} looks at {LOOK_COUNT} pictures are a part.",
+            f"{commands.COUNT:,} pictures of each run; seeds {given.seeds}, side by side. The judge reads "
+            f"{last['accuracy']['floor']:.1%} of real pictures right; the Frechet distance of real pictures from real ones at that count "
+            f"is {last['frechet']['floor']:.3g}, in the judge's features. Of the longest runs' minutes {LOOKS} looks at {LOOK_COUNT} "
+            "pictures are a part.",
             "",
             "| steps | minutes, start to exit | labels right | Frechet distance | copies |",
             "|---|---|---|---|---|",
