@@ -152,9 +152,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_pictures_and_checkpoint(tmp_p
 def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gradients = Training._gradients
 
-    def broken(self: Training, step: int, micro: Any) -> Any:
-        record = gradients(self, step, micro)
-        if step == 2:
+    def broken(self: Training, shown: Any) -> Any:
+        record = gradients(self, shown)
+        if self.step == 2:
             next(self.network.parameters()).grad.fill_(float("inf"))
         return record
 
@@ -165,7 +165,7 @@ def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path, monkeypatc
 
 
 def test_a_full_gpu_is_told_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Training, step: int, micro: Any) -> Any:
+    def full(self: Training, shown: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
 
     monkeypatch.setattr(Training, "_gradients", full)

@@ -287,7 +287,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(tune: str) -> None:
         run = training(made, data(), gradient_checkpointing=checkpointing)
         run.engine.train()
         assert any(getattr(part, "gradient_checkpointing", False) for part in made.network.modules()) is checkpointing
-        run._gradients(0, run._read(0))
+        run._gradients(run._shown(0, run._read(0)))
         gradients.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]))
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-7)
     with pytest.raises(Mistake, match="goes with a UNet2DModel, not with a BasicUNet"):

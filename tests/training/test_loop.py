@@ -53,7 +53,7 @@ def test_the_gradient_of_one_step_is_the_same_in_parts() -> None:
         made.plan = Plan(32, batch, accumulate, "short", 10, 1e-3, 0, "none")
         made.data = load_pictures("digits")
         made.engine.train()
-        made._gradients(0, made._read(0))
+        made._gradients(made._shown(0, made._read(0)))
         gradients.append(torch.cat([p.grad.flatten() for p in made.network.parameters() if p.grad is not None]))
     assert torch.allclose(gradients[0], gradients[1], atol=1e-5)
     assert torch.allclose(gradients[0], gradients[2], atol=1e-5)

@@ -19,13 +19,18 @@ def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> d
 
 
 def load_optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`. Adam's step counts stay on the CPU, as torch keeps them."""
+    """The inverse of `optimizer_tensors`. A count of steps lies where torch keeps it: on the CPU, unless its group is capturable."""
     parameters = dict(network.named_parameters())
+    capturable = {parameter for group in optimizer.param_groups if group.get("capturable") for parameter in group["params"]}
     optimizer.state.clear()
     for key, value in tensors.items():
         kind, name = key.split(".", 1)
         parameter = parameters[name]
-        optimizer.state[parameter][kind] = value.clone() if kind == "step" else torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        if kind == "step":
+            held = value.clone().to(parameter.device if parameter in capturable else "cpu")
+        else:
+            held = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        optimizer.state[parameter][kind] = held
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: dict[str, Any]) -> None:

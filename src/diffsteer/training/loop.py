@@ -8,7 +8,7 @@ so do any split into micro-batches or processes.
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -26,6 +26,7 @@ from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.networks import size_multiple
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.training import consistency, objective
+from diffsteer.training.captured import RUN_FIRST, Captured, Recorder
 from diffsteer.training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from diffsteer.training.muon import Muon, hidden_and_others
 from diffsteer.training.plan import Plan
@@ -41,6 +42,17 @@ class Stepped:
     step: int  # optimizer steps done, this one included
     lr: float
     record: Tensor
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A micro-batch as the network sees it, on the device: all that was gathered and drawn for it."""
+
+    x0: Tensor  # [B, C, H, W], in [-1, 1]
+    eps: Tensor  # as x0
+    t: Tensor  # [B]
+    cond: Tensor | None  # [B], label ids
+    weight: float  # of each picture's loss in the step's gradient
 
 
 class _Wrapped(nn.Module):
@@ -59,6 +71,7 @@ class Training:
     """A network in training: its average, its optimizer, and how many optimizer steps are done.
 
     teacher: whose paths it learns to cut short, where it does not learn the pictures themselves.
+    recorder: with which a step is captured, where it can be; None: each is run.
     """
 
     network: nn.Module
@@ -69,6 +82,7 @@ class Training:
     accelerator: Accelerator
     compiled: bool = False
     teacher: consistency.Teacher | None = None
+    recorder: Recorder | None = None
     step: int = 0
     ema: nn.Module | None = field(init=False, default=None)
 
@@ -80,7 +94,7 @@ class Training:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own annotation lacks it
         if self.settings.ema:
             self.ema = copy.deepcopy(self.network).requires_grad_(False).eval()
-        optimizer = _optimizer(self.network, self.settings)
+        optimizer = _optimizer(self.network, self.settings, device if self._captures else None)
         # accelerate gives what it prepares another arithmetic for good: a module around the network, so that previews and scores, which ask
         # the network itself, draw in its own.
         engine = torch.compile(self.network) if self.compiled else _Wrapped(self.network)
@@ -93,23 +107,65 @@ class Training:
     def run(self) -> Generator[Stepped]:
         """Steps until the plan is done. Raises StopIteration only; a non-finite loss is the driver's to see in the record."""
         self.engine.train()
+        learn = self._captured() if self._captures else self._learn
         with ThreadPoolExecutor(1) as ahead:
             batches = self._batches(ahead, self.step)
             while self.step < self.plan.steps:
                 lr = self.plan.lr_at(self.step)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = lr
-
-                record = self._gradients(self.step, next(batches))
-                clip = self.settings.clip
-                norm = self.accelerator.clip_grad_norm_(self.network.parameters(), clip if clip is not None else float("inf"))
-                self.optimizer.step()
-                self.optimizer.zero_grad()
+                self._set_rate(lr)
+                record = learn(self._shown(self.step, next(batches)))
                 self._average()
-
                 self.step += 1
-                head = torch.stack([record[0].sum(), record[1].sum(), norm.detach().float().reshape(()).to(record.device)])
-                yield Stepped(self.step, lr, torch.cat([head, record.flatten()]))
+                yield Stepped(self.step, lr, record)
+
+    def _learn(self, shown: list[Shown]) -> Tensor:
+        """One step of the optimizer; its record."""
+        try:
+            sums = self._gradients(shown)
+            clip = self.settings.clip
+            norm = self.accelerator.clip_grad_norm_(self.network.parameters(), clip if clip is not None else float("inf"))
+            self.optimizer.step()
+        finally:
+            self.optimizer.zero_grad()  # also after a recording that failed half-way
+        head = torch.stack([sums[0].sum(), sums[1].sum(), norm.detach().float().reshape(()).to(sums.device)])
+        return torch.cat([head, sums.flatten()])
+
+    @property
+    def unlike_others(self) -> int:
+        """How many first steps of a run tell nothing of the time that the others take."""
+        return RUN_FIRST if self._captures else 1
+
+    @property
+    def _captures(self) -> bool:
+        """Only a step of one process in one part is captured, and one that draws nothing, asks no teacher and scales no loss on its way."""
+        whole = self.accelerator.num_processes == 1 and self.settings.accumulate == 1
+        random = self.settings.dropout or getattr(self.network, "is_gradient_checkpointing", False)  # which keeps the generators' states
+        return self.recorder is not None and whole and not random and self.teacher is None and self.accelerator.scaler is None
+
+    def _captured(self) -> Callable[[list[Shown]], Tensor]:
+        """`_learn`, captured anew in each run: tensors that are loaded in between take the place of those that a recording knows."""
+        assert self.recorder is not None
+
+        def learn(x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+            return self._learn([Shown(x0, eps, t, cond, 1 / len(x0))])
+
+        captured = Captured(learn, self._changed, self.recorder)
+        return lambda shown: captured(shown[0].x0, shown[0].eps, shown[0].t, shown[0].cond)
+
+    def _changed(self) -> dict[str, list[Tensor]]:
+        """What a step changes, the average apart, by kind."""
+        kinds: dict[str, list[Tensor]] = {"weights": [each for each in self.network.parameters() if each.requires_grad]}
+        for state in self._torch_optimizer.state.values():
+            for kind, value in state.items():
+                kinds.setdefault(kind, []).append(value)
+        return kinds
+
+    def _set_rate(self, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)
+            else:
+                group["lr"] = lr
 
     def _batches(self, ahead: ThreadPoolExecutor, first: int) -> Iterator[list[tuple[Tensor, Tensor | None]]]:
         """This process's micro-batches of each step; streamed pictures are read one step ahead."""
@@ -135,28 +191,35 @@ class Training:
             micro.append((torch.cat([part.pixels for part in parts]), labels))
         return micro
 
-    def _gradients(self, step: int, micro: list[tuple[Tensor, Tensor | None]]) -> Tensor:
-        """Backward over the step's micro-batches; loss sums and counts by noise level [2, NOISE_BINS] of this process's pictures."""
+    def _shown(self, step: int, micro: list[tuple[Tensor, Tensor | None]]) -> list[Shown]:
+        """The step's micro-batches as the network sees them."""
         accelerator, device = self.accelerator, self.accelerator.device
         total = self.plan.pictures(step)
         draws = self._draws(step, total)
         shares = self.plan.shares(step, accelerator.process_index, accelerator.num_processes)
-        record = torch.zeros(2, objective.NOISE_BINS, device=device)
-        for index, ((low, high), (pixels, labels)) in enumerate(zip(shares, micro, strict=True)):
-            counts = high > low
-            rows = slice(low, high) if counts else slice(0, 1)
+        shown = []
+        for (low, high), (pixels, labels) in zip(shares, micro, strict=True):
+            rows = slice(low, high) if high > low else slice(0, 1)
             x0 = to_signed(pixels.to(device)).contiguous(memory_format=torch.channels_last)
             if draws.flip is not None:
                 x0 = torch.where(draws.flip[rows, None, None, None], x0.flip(-1), x0)
             cond = self._labels(labels, draws.label[rows], device)
-            last = index == len(micro) - 1
-            with nullcontext() if last else accelerator.no_sync(self.engine), self._dropout(step, index):
-                loss = self._losses(x0, draws.eps[rows], draws.t[rows], cond)
-                # Gradients are averaged over processes; the sum over pictures divided by the step's pictures is what one batch would give.
-                share = loss.sum() * (counts * accelerator.num_processes / total)
-                accelerator.backward(share)
-            if counts:
-                record += objective.by_noise(self.spec.process, draws.t[rows], loss.detach())
+            # Gradients are averaged over processes; the sum over pictures divided by the step's pictures is what one batch would give.
+            weight = accelerator.num_processes / total if high > low else 0.0
+            shown.append(Shown(x0, draws.eps[rows], draws.t[rows], cond, weight))
+        return shown
+
+    def _gradients(self, shown: list[Shown]) -> Tensor:
+        """Backward over the step's micro-batches; loss sums and counts by noise level [2, NOISE_BINS] of this process's pictures."""
+        accelerator = self.accelerator
+        record = torch.zeros(2, objective.NOISE_BINS, device=accelerator.device)
+        for index, micro in enumerate(shown):
+            last = index == len(shown) - 1
+            with nullcontext() if last else accelerator.no_sync(self.engine), self._dropout(index):
+                loss = self._losses(micro.x0, micro.eps, micro.t, micro.cond)
+                accelerator.backward(loss.sum() * micro.weight)
+            if micro.weight:
+                record += objective.by_noise(self.spec.process, micro.t, loss.detach())
         return record
 
     def _losses(self, x0: Tensor, eps: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
@@ -185,12 +248,12 @@ class Training:
         labels = labels.to(device)
         return drop_labels(labels, self.settings.label_dropout, self.spec.null_id, draw) if self.spec.null_class else labels
 
-    def _dropout(self, step: int, micro: int) -> AbstractContextManager[Any]:
+    def _dropout(self, micro: int) -> AbstractContextManager[Any]:
         """Dropout inside the network draws from torch's global generator: give it a state that is a function of the step."""
         if not self.settings.dropout:
             return nullcontext()
         device = self.accelerator.device
-        return _seeded(generator_for(self.settings.seed, "dropout", step, micro, self.accelerator.process_index), device)
+        return _seeded(generator_for(self.settings.seed, "dropout", self.step, micro, self.accelerator.process_index), device)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -238,13 +301,16 @@ class Training:
         return getattr(self.optimizer, "optimizer", self.optimizer)
 
 
-def _optimizer(network: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def _optimizer(network: nn.Module, settings: TrainSettings, captured_on: torch.device | None = None) -> torch.optim.Optimizer:
+    """captured_on: the device of steps that are captured; the rate and all counts lie there then."""
     learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    lr: float | Tensor = settings.lr if captured_on is None else torch.full((), settings.lr, device=captured_on)
+    if settings.optimizer == "muon":
+        return Muon(*hidden_and_others(network), lr, BETAS, settings.weight_decay)
+    capturable = captured_on is not None
     if settings.optimizer == "adam":
-        return torch.optim.Adam(learnt, settings.lr, BETAS)
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(learnt, settings.lr, BETAS, weight_decay=settings.weight_decay)
-    return Muon(*hidden_and_others(network), settings.lr, BETAS, settings.weight_decay)
+        return torch.optim.Adam(learnt, lr, BETAS, capturable=capturable)
+    return torch.optim.AdamW(learnt, lr, BETAS, weight_decay=settings.weight_decay, capturable=capturable)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ On small U-Nets it learns in a third of AdamW's steps what AdamW learns (docs/wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -23,14 +24,21 @@ class Muon(torch.optim.Optimizer):
 
     lr is AdamW's for the others. A hidden weight's update has the root mean square 0.8 lr whatever its shape (after Liu et al. 2025,
     section 2.2, who take 0.2, AdamW's own): so one rate does for both, and rates that suit AdamW suit this. All in the parameters' dtype.
+    lr may be a tensor of no dimensions. A step can be captured: whatever changes from step to step lies on the parameters' device.
     """
 
     def __init__(
-        self, hidden: Iterable[nn.Parameter], others: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
+        self,
+        hidden: Iterable[nn.Parameter],
+        others: Iterable[nn.Parameter],
+        lr: float | Tensor,
+        betas: tuple[float, float],
+        weight_decay: float,
     ) -> None:
         groups = [{"params": list(hidden), "orthogonal": True}, {"params": list(others), "orthogonal": False}]
         super().__init__(
-            [group for group in groups if group["params"]], {"lr": lr, "betas": betas, "eps": 1e-8, "weight_decay": weight_decay}
+            [group for group in groups if group["params"]],
+            {"lr": lr, "betas": betas, "eps": 1e-8, "weight_decay": weight_decay, "capturable": True},
         )
 
     @torch.no_grad()
@@ -43,7 +51,8 @@ class Muon(torch.optim.Optimizer):
                 continue
             torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
             updates = self._orthogonal(parameters) if group["orthogonal"] else self._adam(parameters, group)
-            torch._foreach_add_(parameters, updates, alpha=-group["lr"])
+            torch._foreach_mul_(updates, -group["lr"])
+            torch._foreach_add_(parameters, updates)
 
     def _orthogonal(self, parameters: list[nn.Parameter]) -> list[Tensor]:
         """The updates over the rate. Weights of one shape are made orthogonal together."""
@@ -68,19 +77,19 @@ class Muon(torch.optim.Optimizer):
         steps = self._states(parameters, "step", scalar=True)
         torch._foreach_add_(steps, 1.0)
         beta1, beta2 = group["betas"]
+        so_far1, so_far2 = (-torch.expm1(steps[0] * math.log(beta)) for beta in (beta1, beta2))  # 1 - beta^step
         torch._foreach_lerp_(first, gradients, 1 - beta1)
         torch._foreach_mul_(second, beta2)
         torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        count = steps[0].item()
-        roots = torch._foreach_sqrt(torch._foreach_div(second, 1 - beta2**count))
+        roots = torch._foreach_sqrt(torch._foreach_div(second, so_far2))
         torch._foreach_add_(roots, group["eps"])
-        return list(torch._foreach_div(torch._foreach_div(first, 1 - beta1**count), roots))
+        return list(torch._foreach_div(torch._foreach_div(first, so_far1), roots))
 
     def _states(self, parameters: list[nn.Parameter], name: str, scalar: bool = False) -> list[Tensor]:
-        """This state of each parameter, zeros at first. Step counts stay on the CPU, as torch keeps them."""
+        """This state of each parameter, zeros at first."""
         for parameter in parameters:
             if name not in self.state[parameter]:
-                self.state[parameter][name] = torch.zeros(()) if scalar else torch.zeros_like(parameter)
+                self.state[parameter][name] = torch.zeros((), device=parameter.device) if scalar else torch.zeros_like(parameter)
         return [self.state[parameter][name] for parameter in parameters]
 
 
