@@ -66,6 +66,13 @@ def test_the_plain_loop_learns_from_every_picture_once_an_epoch() -> None:
     assert sum(told[-3:]) < 0.8 * sum(told[:3])
 
 
+def test_operations_are_counted_and_few_are_outside_a_captured_step() -> None:
+    x = torch.ones(3)
+    assert loop_overhead.asked(lambda: x.add(1).view(3, 1).mul_(2)) == 2
+    counts = loop_overhead.asked_in_a_step(load_pictures("digits"), "cpu")
+    assert counts["plain"] > counts["ours"] > 10 * counts["outside"]
+
+
 # ---- drawing ---------------------------------------------------------------------------------------------------------
 
 

@@ -101,9 +101,12 @@ def cuda_graph(function: Callable[[], Tensor]) -> Replay | None:
     free, _ = torch.cuda.mem_get_info()
     if torch.cuda.max_memory_reserved() > free / 2:
         return None
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may be reading pictures
-        result = function()
+    graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may be reading pictures
+            result = function()
+    finally:
+        torch.cuda.set_stream(usual)  # which a capture that fails leaves as its own
 
     def replay() -> Tensor:
         graph.replay()
