@@ -13,8 +13,8 @@ Three loops on pictures of 28x28, 128 a step, with the network of the recipe `mn
 
 Bare and ours are compared eagerly, and compiled with --compiled, or on a GPU, where ours compiles by default; the plain loop is not
 compiled. On a GPU our step is captured too, as it is in a run. Loops take turns, a few steps each; a ratio is of one round. What a step
-asks torch for is counted as well: a GPU that is done with each thing before Python has asked for the next one waits for Python. The pictures are
-the built-in digits, enlarged, unless --data says others: the time is the same.
+asks torch for is counted as well: a GPU that is done with each thing before Python has asked for the next one waits for Python. The
+pictures are the built-in digits, enlarged, unless --data says others: the time is the same.
 """
 
 from __future__ import annotations
