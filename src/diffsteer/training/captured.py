@@ -102,8 +102,8 @@ def cuda_graph(function: Callable[[], Tensor]) -> Replay | None:
     if torch.cuda.max_memory_reserved() > free / 2:
         return None
     graph, usual = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    try:
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # another thread may be reading pictures
+    try:  # another thread may be reading pictures meanwhile
+        with torch.cuda.graph(graph, stream=_stream_aside(usual.device_index), capture_error_mode="thread_local"):
             result = function()
     finally:
         torch.cuda.set_stream(usual)  # which a capture that fails leaves as its own
@@ -117,11 +117,12 @@ def cuda_graph(function: Callable[[], Tensor]) -> Replay | None:
 
 @contextmanager
 def _aside(inputs: Inputs) -> Iterator[None]:
-    """On a stream beside the usual one, where this is a GPU: a backward pass bound to the usual stream cannot be recorded."""
+    """Where this is a GPU, on the stream that records: a backward pass that once ran on another may wait for that one."""
     if not any(given is not None and given.is_cuda for given in inputs):
         yield
         return
-    usual, aside = torch.cuda.current_stream(), _other_stream(torch.cuda.current_device())
+    usual = torch.cuda.current_stream()
+    aside = _stream_aside(usual.device_index)
     aside.wait_stream(usual)
     with torch.cuda.stream(aside):
         yield
@@ -129,7 +130,7 @@ def _aside(inputs: Inputs) -> Iterator[None]:
 
 
 @lru_cache
-def _other_stream(device: int) -> torch.cuda.Stream:
+def _stream_aside(device: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
