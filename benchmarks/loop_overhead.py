@@ -46,7 +46,6 @@ from diffsteer.data.images import load_pictures
 from diffsteer.device import find_device
 from diffsteer.recipebook import train_settings
 from diffsteer.training.build import build_model
-from diffsteer.training.captured import recorder_for
 from diffsteer.training.loop import Training, _optimizer
 from diffsteer.training.objective import weights
 from diffsteer.training.plan import Plan
@@ -72,8 +71,7 @@ def training(data: Pictures, device: str, compiled: bool = False, **changes: Any
     network, spec = build_model(settings, data)
     plan = Plan(data.count, settings.batch_size, 1, settings.last_batch, ENDLESS, settings.lr, 0, "none")
     AcceleratorState._reset_state(reset_partial_state=False)
-    accelerator = Accelerator(cpu=device == "cpu")
-    return Training(network, spec, settings, data, plan, accelerator, compiled, recorder=recorder_for(accelerator.device))
+    return Training(network, spec, settings, data, plan, Accelerator(cpu=device == "cpu"), compiled=compiled)
 
 
 def ours(of: Training) -> Iterator[None]:

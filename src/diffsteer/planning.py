@@ -38,7 +38,6 @@ from diffsteer.diffusion.networks import size_multiple, usual_channels
 from diffsteer.evaluation.cost import measured
 from diffsteer.recipebook import train_settings
 from diffsteer.training.build import build_model
-from diffsteer.training.captured import recorder_for
 from diffsteer.training.choice import SAVED, Choice, Forecast, Situation, Trial, Way, choose, forecast
 from diffsteer.training.loop import Training
 from diffsteer.training.plan import Plan
@@ -148,8 +147,7 @@ class _Bench:
         data = self.data if way.size == (self.data.height, self.data.width) else _resized(self.data, settings, way.size)
         network, spec = build_model(settings, data)
         length = Plan(data.count, way.batch, 1, settings.last_batch, ENDLESS, settings.lr, settings.warmup, settings.decay)
-        accelerator = preparing.make_accelerator(self.device, way.precision)
-        training = Training(network, spec, settings, data, length, accelerator, recorder=recorder_for(accelerator.device))
+        training = Training(network, spec, settings, data, length, preparing.make_accelerator(self.device, way.precision))
         batch, before = min(PROBE, way.batch), _used_memory(self.device)
         step, cost = measured(lambda: _seconds_a_step(training, batch), self.device)
         times = way.batch / batch
@@ -166,7 +164,7 @@ def _seconds_a_step(training: Training, batch: int) -> float:
     """The mean time of an optimizer step, after those that choose kernels."""
     training.plan = replace(training.plan, batch_size=batch)
     with closing(training.run()) as steps:
-        for _ in range(training.unlike_others):
+        for _ in range(training.warm_up):
             next(steps)
         _wait(training)
         first, taken = time.perf_counter(), 0

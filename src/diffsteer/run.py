@@ -46,7 +46,6 @@ from diffsteer.training.budget import (
     rarer_looks,
     steps_in,
 )
-from diffsteer.training.captured import recorder_for
 from diffsteer.training.checkpoint import load_checkpoint, save_checkpoint
 from diffsteer.training.finetune import Adapted
 from diffsteer.training.loop import Stepped, Training
@@ -177,8 +176,7 @@ class _Story:
         plan = self._plan(length or 10**9)
         compiled = preparing.compiles(settings, accelerator.device, say)
         teacher = preparing.make_teacher(settings, base, str(accelerator.device))
-        recorder = recorder_for(accelerator.device)
-        self.training = Training(model.network, self.spec, settings, self.data, plan, accelerator, compiled, teacher, recorder)
+        self.training = Training(model.network, self.spec, settings, self.data, plan, accelerator, compiled=compiled, teacher=teacher)
         self.main, self.several = accelerator.is_main_process, accelerator.num_processes > 1
         self.trackers, self.clock = Trackers(accelerator, settings, folder.path), Clock(accelerator)
         self.parameters = sum(parameter.numel() for parameter in model.network.parameters())

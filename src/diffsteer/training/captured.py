@@ -1,6 +1,6 @@
 """One captured step: recorded once and then replayed, so that a GPU is told of one thing in place of a thousand.
 
-A small network's step is over before Python has asked for all of its kernels. A recording holds what Python knew when it was made, such as
+A small network's kernels can be done before Python has asked for the next. A recording holds what Python knew when it was made, such as
 a rate; so it is tried on another step than the one that it was made of, and is used only where it does there what the step itself does.
 """
 
@@ -23,11 +23,11 @@ Recorder = Callable[[Callable[[], Tensor]], Replay | None]  # None: not worth it
 # makes large where a gradient is nothing but rounding; a rate, a count or a batch that is another step's is further off.
 ALIKE = 0.2
 
-RUN_FIRST = 3  # calls: one that chooses kernels, one before which the recording is made, one on which it is tried
+WARM_UP = 3  # calls: one that chooses kernels, one before which the recording is made, one on which it is tried
 
 
 class Captured:
-    """A function of tensors that changes other tensors in place; after RUN_FIRST calls its recording is replayed.
+    """A function of tensors that changes other tensors in place; after WARM_UP calls its recording is replayed.
 
     function: returns a tensor; draws nothing at random.
     state: all the tensors that it changes, by kind; from its second call on the same ones.
@@ -46,11 +46,11 @@ class Captured:
         if not all(map(_shaped_alike, inputs, self._held)):
             return self._itself(inputs)
         self._calls += 1
-        if self._calls == RUN_FIRST - 1:
+        if self._calls == WARM_UP - 1:
             self._record()
-        if self._replay is None or self._calls < RUN_FIRST:
+        if self._replay is None or self._calls < WARM_UP:
             return self._itself(inputs)
-        if self._calls == RUN_FIRST:
+        if self._calls == WARM_UP:
             return self._tried(inputs, self._replay)
         return self._replayed(inputs, self._replay)
 

@@ -26,7 +26,7 @@ from diffsteer.diffusion.denoiser import Denoiser, ModelSpec
 from diffsteer.diffusion.networks import size_multiple
 from diffsteer.diffusion.seeds import generator_for
 from diffsteer.training import consistency, objective
-from diffsteer.training.captured import RUN_FIRST, Captured, Recorder
+from diffsteer.training.captured import WARM_UP, Captured, Recorder, recorder_for
 from diffsteer.training.checkpoint import load_optimizer_tensors, optimizer_tensors
 from diffsteer.training.muon import Muon, hidden_and_others
 from diffsteer.training.plan import Plan
@@ -71,7 +71,7 @@ class Training:
     """A network in training: its average, its optimizer, and how many optimizer steps are done.
 
     teacher: whose paths it learns to cut short, where it does not learn the pictures themselves.
-    recorder: with which a step is captured, where it can be; None: each is run.
+    recorder: with which a step is captured, where it can be; None: the device's own, if it has one.
     """
 
     network: nn.Module
@@ -88,6 +88,7 @@ class Training:
 
     def __post_init__(self) -> None:
         device = self.accelerator.device
+        self.recorder = self.recorder or recorder_for(device)
         self.network.to(device)
         # Convolutions run faster on channels that lie side by side; only the order in memory changes. The average lies alike, and so does
         # a resumed optimizer's state: a GPU updates all tensors at once only where each pair does.
@@ -131,9 +132,9 @@ class Training:
         return torch.cat([head, sums.flatten()])
 
     @property
-    def unlike_others(self) -> int:
+    def warm_up(self) -> int:
         """How many first steps of a run tell nothing of the time that the others take."""
-        return RUN_FIRST if self._captures else 1
+        return WARM_UP if self._captures else 1
 
     @property
     def _captures(self) -> bool:
